@@ -1,0 +1,92 @@
+"""One small layer over the operating system.
+
+Everything that runs a program, reads the environment or looks at the file system
+of the *host* (not of the user's own files) goes through a :class:`Host`, so a test
+can hand in a fake root, a fake ``PATH`` and a fake environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Completed", "Host"]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a finished program left: exit status (-1: not started, -2: timed out) and output."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the program ran and exited 0."""
+        return self.returncode == 0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host seen through a root directory and an environment.
+
+    ``root`` prefixes every absolute path looked at (``/`` on the real machine);
+    ``env`` is the environment that programs are found and run with.
+    """
+
+    root: Path = Path("/")
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def path(self, absolute: str) -> Path:
+        """Return ``absolute`` (such as ``/dev/davinci0``) below this host's root."""
+        return self.root / absolute.lstrip("/")
+
+    def exists(self, absolute: str) -> bool:
+        """Whether ``absolute`` exists below the root."""
+        return self.path(absolute).exists()
+
+    def glob(self, directory: str, pattern: str) -> list[Path]:
+        """Return the sorted entries of ``directory`` that match ``pattern``."""
+        try:
+            return sorted(self.path(directory).glob(pattern))
+        except OSError:
+            return []
+
+    def read_text(self, absolute: str) -> str | None:
+        """Return the text of ``absolute``, or None if it can't be read."""
+        try:
+            return self.path(absolute).read_text(errors="replace")
+        except OSError:
+            return None
+
+    def which(self, program: str) -> str | None:
+        """Return the full path of ``program`` on this host's PATH, or None."""
+        return shutil.which(program, path=self.env.get("PATH", os.defpath))
+
+    def run(self, argv: Sequence[str], timeout_s: float = 30.0) -> Completed:
+        """Run ``argv`` to its end and return what it printed; never raises for a failure.
+
+        ``timeout_s`` is wall time in seconds; past it the program is killed.
+        """
+        try:
+            done = subprocess.run(
+                list(argv),
+                env=dict(self.env),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Completed(tuple(argv), -2, "", f"no answer within {timeout_s:g} s")
+        except OSError as error:
+            return Completed(tuple(argv), -1, "", str(error))
+        return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
