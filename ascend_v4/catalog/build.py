@@ -1,0 +1,81 @@
+"""Check ``data/*.yaml`` against the schema and write ``compiled.json``.
+
+Run as ``python -m ascend_v4.catalog.build`` after editing a row; ``--check`` only
+compares and exits 1 when the compiled file is stale, as the tests do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .load import COMPILED
+from .schema import TABLES
+
+__all__ = ["build", "main"]
+
+DATA = Path(__file__).with_name("data")
+
+
+def read_rows(table: str) -> list[dict[str, Any]]:
+    """Return the checked rows of one table, defaults left out; ``table*.yaml`` are read in order.
+
+    Raises pydantic.ValidationError for a row that breaks the schema.
+    """
+    model = TABLES[table]
+    rows: list[dict[str, Any]] = []
+    for path in sorted(DATA.glob(f"{table}*.yaml")):
+        for raw in yaml.safe_load(path.read_text(encoding="utf-8")) or []:
+            rows.append(model.model_validate(raw).model_dump(exclude_defaults=True, mode="json"))
+    return rows
+
+
+def check_references(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return what is wrong between rows: duplicate ids and releases that don't exist."""
+    wrong = []
+    known = {
+        engine: [r["version"] for r in tables["releases"] if r["engine"] == engine]
+        for engine in ("vllm-ascend", "vllm")
+    }
+    for table, rows in tables.items():
+        keys = [row.get("id") or (row.get("engine"), row.get("version"), row.get("name")) for row in rows]
+        wrong += [f"{table}: {key} appears twice" for key in set(keys) if keys.count(key) > 1]
+    for table in ("choices", "settings", "rules"):
+        for row in tables[table]:
+            when = row.get("when") or row.get("applies") or {}
+            bounds = [when.get("since"), when.get("until"), *(when.get("versions") or [])]
+            named = [v for v in bounds if v]
+            if named and not when.get("engine"):
+                wrong.append(f"{table}: {row['id']} bounds a release but names no engine")
+            elif any(v not in known[when["engine"]] for v in named):
+                wrong.append(f"{table}: {row['id']} names an unknown release in {named}")
+    return wrong
+
+
+def build() -> str:
+    """Return the compiled catalog as JSON text.
+
+    Raises ValueError naming every broken reference.
+    """
+    tables = {table: read_rows(table) for table in TABLES}
+    wrong = check_references(tables)
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return json.dumps(tables, ensure_ascii=False, separators=(",", ":"), sort_keys=False) + "\n"
+
+
+def main() -> int:
+    """Write or, with ``--check``, compare the compiled catalog; return the exit status."""
+    text = build()
+    if "--check" in sys.argv[1:]:
+        return 0 if COMPILED.exists() and COMPILED.read_text(encoding="utf-8") == text else 1
+    COMPILED.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

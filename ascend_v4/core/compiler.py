@@ -1,0 +1,281 @@
+"""Compile: from a request and the catalog to one validated launch plan.
+
+The flow is one way. Options: what was asked, else the last matching row of
+``choices``. Launch: the last matching row of ``settings`` for each variable, flag and
+JSON key, then the user's own arguments on top. Then ``rules`` judge the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..catalog.load import Catalog, Row
+from ..errors import AscendV4Error, ExitCode
+from .conditions import applies
+from .finding import Finding, refusing, worst_first
+from .launch import Launch, merge_flags, parse_flags, set_path, to_argv
+from .layout import fit_layout
+from .plan import LaunchPlan, Port, Process, Ready, Validated
+from .request import LaunchRequest
+from .resolve import Subject, resolve
+from .rules import break_rules, fill
+from .validated import validation_of
+
+__all__ = ["Compiled", "compile_plan", "refuse"]
+
+#: Which merged flag tells an option's real value once EXTRA has been laid on top.
+FLAG_OF = {
+    "tensor_parallel_size": "tensor-parallel-size",
+    "data_parallel_size": "data-parallel-size",
+    "max_num_seqs": "max-num-seqs",
+    "max_num_batched_tokens": "max-num-batched-tokens",
+    "block_size": "block-size",
+    "context": "max-model-len",
+    "gpu_memory_utilization": "gpu-memory-utilization",
+    "served_model_name": "served-model-name",
+    "host": "host",
+    "port": "port",
+}
+#: Seconds until ready that a cold start may take, by model family.
+DEADLINE_S = {"flash": 1800, "pro": 3600, "rehearsal": 600}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A plan, with the launch it came from and the row that stated each value."""
+
+    plan: LaunchPlan
+    launch: Launch
+    facts: dict[str, Any]
+    rows: dict[str, Row]
+
+
+def subject_facts(subject: Subject, request: LaunchRequest, model_path: str) -> dict[str, Any]:
+    """Return the facts that don't depend on any choice."""
+    checkpoint, chip = subject.checkpoint, subject.chip
+    per_node = int(chip["devices_per_node"])
+    nodes = request.nodes or 1
+    default_devices = chip.get("default_devices", per_node)
+    return {
+        "engine": subject.engine,
+        "version": subject.release["version"],
+        "profile": subject.profile,
+        "chip": chip["id"],
+        "chip_variant": subject.variant,
+        "chip_title": chip["title"],
+        "devices_per_node": per_node,
+        "devices": request.devices or default_devices * nodes,
+        "nodes": nodes,
+        "checkpoint": checkpoint["id"],
+        "checkpoint_spec": checkpoint["spec"],
+        "checkpoint_chips": checkpoint["chips"],
+        "checkpoint_title": checkpoint["title"],
+        "family": checkpoint["family"],
+        "o_groups": checkpoint.get("o_groups"),
+        "quantization": checkpoint.get("quantization"),
+        "nodes_needed": checkpoint.get("nodes", {}).get(chip["id"], 1),
+        "capabilities": subject.release.get("capabilities", []),
+        "release_checkpoints": list(subject.release.get("checkpoints", {})),
+        "model_path": model_path,
+        "served_model_name": checkpoint["served_as"],
+        "topology": "single-node" if nodes == 1 else "multi-node-dp",
+        "role": "mixed",
+    }
+
+
+def value_of(value: Any, facts: Mapping[str, Any]) -> Any:
+    """Return a row's value with ``{option}`` filled in; a lone ``{option}`` keeps its type."""
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    bare = value[1:-1]
+    if value == "{" + bare + "}" and bare in facts:
+        return facts[bare]
+    return fill(value, facts)
+
+
+def choose(
+    facts: dict[str, Any], request: LaunchRequest, catalog: Catalog
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Row]]:
+    """Return the facts with every option chosen, the origin of each, and the rows that chose."""
+    facts, origins, rows = dict(facts), {}, {}
+    asked = request.asked()
+    facts.update({name: value for name, value in asked.items() if name in request_options()})
+    origins.update({name: request.origins.get(name, "flag") for name in asked})
+    for row in catalog.table("choices"):
+        name = row["set"]
+        if name not in asked and applies(row.get("when", {}), facts, catalog):
+            facts[name] = value_of(row["value"], facts)
+            origins[name], rows[name] = f"rule:{row['id']}", row
+    return facts, origins, rows
+
+
+def request_options() -> tuple[str, ...]:
+    """Return the options whose asked value is a fact as it stands."""
+    return (
+        *FLAG_OF,
+        "workload",
+        "concurrency",
+        "spec",
+        "prefix_caching",
+        "fused_mc2",
+        "nodes",
+        "devices",
+    )
+
+
+def settle(facts: Mapping[str, Any], catalog: Catalog) -> tuple[Launch, dict[str, Row]]:
+    """Return the launch that the settings state, and the row behind each value."""
+    tree: dict[str, Any] = {"env": {}, "flag": {}}
+    rows: dict[str, Row] = {}
+    for row in catalog.table("settings"):
+        if applies(row.get("when", {}), facts, catalog):
+            set_path(tree, row["set"], value_of(row["value"], facts))
+            rows[row["set"]] = row
+    launch = Launch(tree["env"], tree["flag"], str(facts["model_path"]))
+    return launch, rows
+
+
+def lay_extra(launch: Launch, facts: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]:
+    """Lay the user's own arguments over the launch and return the facts they change."""
+    launch.flags = merge_flags(launch.flags, parse_flags(extra))
+    facts = dict(facts)
+    for option, flag in FLAG_OF.items():
+        if flag in launch.flags:
+            value = launch.flags[flag]
+            numeric = isinstance(facts.get(option), int) and str(value).isdigit()
+            facts[option] = int(value) if numeric else value
+    facts["spec"] = spec_of(launch, facts)
+    facts["env"], facts["flag"] = launch.env, launch.flags
+    return facts
+
+
+def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:
+    """Return mtp, dspark or none as the speculative config of the launch says."""
+    config = launch.flags.get("speculative-config")
+    method = str(config.get("method", "")) if isinstance(config, dict) else ""
+    return "dspark" if method == "dspark" else "mtp" if method.endswith("mtp") else "none"
+
+
+def owned_variables(engine: str, catalog: Catalog) -> list[str]:
+    """Return the variables that a plan alone may set, so that stale exports can't spoil it."""
+    return [
+        row["name"]
+        for row in catalog.table("variables")
+        if row["kind"] == "env" and row.get("owned") and row["engine"] in (engine, "any")
+    ]
+
+
+def build_process(
+    launch: Launch, facts: Mapping[str, Any], request: LaunchRequest, catalog: Catalog
+) -> Process:
+    """Return the one process of a single-node plan."""
+    owned = owned_variables(str(facts["engine"]), catalog)
+    secret = {"VLLM_API_KEY": request.api_key_file} if request.api_key_file else {}
+    port = int(facts["port"])
+    address = facts["host"] if facts["host"] not in ("0.0.0.0", "::") else "127.0.0.1"
+    bracketed = f"[{address}]" if ":" in str(address) else address
+    env = {name: str(value) for name, value in launch.env.items()}
+    return Process(
+        name="server",
+        role="mixed",
+        argv=("vllm", "serve", launch.model, *to_argv(launch.flags)),
+        env=env,
+        unset=tuple(sorted(set(owned) - set(env) - set(secret))),
+        secret_env=secret,
+        devices=tuple(range(int(facts["devices"]))) if facts["profile"] != "cpu" else (),
+        ports=(Port(port, "OpenAI-compatible API"),),
+        ready=Ready(f"http://{bracketed}:{port}", request.ready_check),  # type: ignore[arg-type]
+        deadline_s=DEADLINE_S[str(facts["family"])],
+    )
+
+
+def compile_plan(request: LaunchRequest, catalog: Catalog, model_path: str = "") -> Compiled:
+    """Return the plan of a request, with every rule it breaks among its notes.
+
+    ``model_path`` is the default place of the weights, used when no ``model_dir`` was
+    asked for. Raises AscendV4Error (usage) for unknown or contradictory words; a broken
+    rule doesn't raise, see :func:`refuse`.
+    """
+    subject = resolve(request, catalog)
+    facts = subject_facts(subject, request, request.model_dir or model_path or subject.model_id)
+    facts, origins, rows = choose(facts, request, catalog)
+    fit_layout(facts, request, origins)
+    launch, stated = settle(facts, catalog)
+    facts = lay_extra(launch, facts, request.extra)
+    notes = [*subject.notes, *break_rules(facts, catalog)]
+    validated = validation_of(facts, subject, catalog)
+    notes += validation_notes(validated, subject, request)
+    origins |= {path: f"rule:{row['id']}" for path, row in stated.items()}
+    plan = LaunchPlan(
+        profile=subject.profile,
+        engine=subject.engine,
+        engine_version=str(subject.release["version"]),
+        image=image_of(subject),
+        chip=subject.variant,
+        model_id=subject.model_id,
+        model_path=launch.model,
+        checkpoint=str(subject.checkpoint["id"]),
+        validated=validated,
+        processes=(build_process(launch, facts, request, catalog),),
+        notes=tuple(worst_first(notes)),
+        origins=origins,
+    )
+    return Compiled(plan, launch, facts, rows | stated)
+
+
+def image_of(subject: Subject) -> str:
+    """Return the official image of the release for the chip, or ``""``."""
+    images: Mapping[str, str] = subject.release.get("images", {})
+    if subject.profile == "cpu":
+        return ""
+    return images.get(subject.chip["id"]) or images.get(subject.profile, "")
+
+
+def validation_notes(
+    validated: Validated, subject: Subject, request: LaunchRequest
+) -> list[Finding]:
+    """Return the notes on chips without support and on launches that nobody published."""
+    notes = []
+    severity: Any = "warn" if request.allow_unvalidated else "error"
+    if "unsupported" in subject.chip:
+        notes.append(
+            Finding(
+                "chip-unsupported",
+                severity,
+                f"{subject.chip['title']}: {subject.chip['unsupported']}",
+                "ascend-v4 profiles lists the chips that work; forks need --allow-unvalidated",
+                subject.chip["source"],
+            )
+        )
+    elif validated.status == "unvalidated":
+        notes.append(
+            Finding(
+                "unvalidated",
+                severity,
+                f"this launch is unvalidated: {validated.source}",
+                "choose a published one (ascend-v4 profiles), or take the risk with --allow-unvalidated",
+                subject.release["source"],
+            )
+        )
+    return notes
+
+
+def refuse(plan: LaunchPlan) -> None:
+    """Raise AscendV4Error (refused, 3) when the plan breaks a rule that refuses a launch."""
+    broken = refusing(plan.notes)
+    if broken:
+        first = broken[0]
+        also = "".join(f"\n  also {note.id}: {note.message}" for note in broken[1:])
+        raise AscendV4Error(
+            ExitCode.REFUSED,
+            first.id,
+            f"{first.message} [{first.id}, {first.source}]{also}",
+            first.fix,
+        )
+
+
+def with_notes(plan: LaunchPlan, notes: list[Finding]) -> LaunchPlan:
+    """Return the plan with more notes, worst first."""
+    return replace(plan, notes=tuple(worst_first([*plan.notes, *notes])))
