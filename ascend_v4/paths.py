@@ -13,13 +13,17 @@ __all__ = ["data_home", "engine_dir", "model_dir", "models_dir", "runs_dir"]
 
 def data_home(env: Mapping[str, str]) -> Path:
     """Return ``$XDG_DATA_HOME/ascend-v4`` (default ``~/.local/share/ascend-v4``)."""
-    base = env.get("XDG_DATA_HOME") or str(Path(env.get("HOME") or "~").expanduser() / ".local/share")
+    base = env.get("XDG_DATA_HOME") or str(
+        Path(env.get("HOME") or "~").expanduser() / ".local/share"
+    )
     return Path(base) / "ascend-v4"
 
 
 def models_dir(env: Mapping[str, str]) -> Path:
     """Return the directory that holds all weights: ``$ASCEND_V4_MODELS`` or below the data home."""
-    return Path(env["ASCEND_V4_MODELS"]) if env.get("ASCEND_V4_MODELS") else data_home(env) / "models"
+    return (
+        Path(env["ASCEND_V4_MODELS"]) if env.get("ASCEND_V4_MODELS") else data_home(env) / "models"
+    )
 
 
 def model_dir(env: Mapping[str, str], hub_id: str) -> Path:
@@ -36,5 +40,7 @@ def engine_dir(env: Mapping[str, str], profile: str) -> Path:
 
 def runs_dir(env: Mapping[str, str]) -> Path:
     """Return ``$XDG_STATE_HOME/ascend-v4/runs``, one folder a run below it."""
-    base = env.get("XDG_STATE_HOME") or str(Path(env.get("HOME") or "~").expanduser() / ".local/state")
+    base = env.get("XDG_STATE_HOME") or str(
+        Path(env.get("HOME") or "~").expanduser() / ".local/state"
+    )
     return Path(base) / "ascend-v4" / "runs"

@@ -42,7 +42,10 @@ def check_references(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
         for engine in ("vllm-ascend", "vllm")
     }
     for table, rows in tables.items():
-        keys = [row.get("id") or (row.get("engine"), row.get("version"), row.get("name")) for row in rows]
+        keys = [
+            row.get("id") or (row.get("engine"), row.get("version"), row.get("name"))
+            for row in rows
+        ]
         wrong += [f"{table}: {key} appears twice" for key in set(keys) if keys.count(key) > 1]
     for table in ("choices", "settings", "rules"):
         for row in tables[table]:

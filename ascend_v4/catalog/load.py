@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import AscendV4Error, ExitCode
+from ascend_v4.errors import AscendV4Error, ExitCode
 
 __all__ = ["Catalog", "Row", "catalog", "nearest"]
 
@@ -72,9 +72,7 @@ class Catalog:
 
     def default_release(self, engine: str) -> Row:
         """Return the release that is taken when none is asked for."""
-        return next(
-            r for r in self.table("releases") if r["engine"] == engine and r.get("default")
-        )
+        return next(r for r in self.table("releases") if r["engine"] == engine and r.get("default"))
 
     def chip(self, name: str) -> Row:
         """Return the chip row of an id or a variant (``a2:910b4``), any case.

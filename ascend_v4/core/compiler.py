@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..catalog.load import Catalog, Row
-from ..errors import AscendV4Error, ExitCode
+from ascend_v4.catalog.load import Catalog, Row
+from ascend_v4.errors import AscendV4Error, ExitCode
+
 from .conditions import applies
 from .finding import Finding, refusing, worst_first
 from .launch import Launch, merge_flags, parse_flags, set_path, to_argv
@@ -65,6 +66,8 @@ def subject_facts(subject: Subject, request: LaunchRequest, model_path: str) -> 
         "chip": chip["id"],
         "chip_variant": subject.variant,
         "chip_title": chip["title"],
+        "chip_memory_gib": chip.get("memory_gib"),
+        "checkpoint_gib": (checkpoint.get("bytes") or 0) / 2**30 or None,
         "devices_per_node": per_node,
         "devices": request.devices or default_devices * nodes,
         "nodes": nodes,
@@ -148,7 +151,16 @@ def lay_extra(launch: Launch, facts: dict[str, Any], extra: tuple[str, ...]) -> 
             facts[option] = int(value) if numeric else value
     facts["spec"] = spec_of(launch, facts)
     facts["env"], facts["flag"] = launch.env, launch.flags
-    return facts
+    return facts | derived(facts)
+
+
+def derived(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that follow from others: ranks and device memory in GiB."""
+    tp, dp = (facts.get(name) or 1 for name in ("tensor_parallel_size", "data_parallel_size"))
+    ranks = int(tp) * int(dp) if str(tp).isdigit() and str(dp).isdigit() else None
+    memory = facts.get("chip_memory_gib")
+    used = min(ranks, int(facts["devices"])) if ranks else None
+    return {"ranks": ranks, "device_memory_gib_total": memory * used if memory and used else None}
 
 
 def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:
@@ -191,15 +203,23 @@ def build_process(
     )
 
 
-def compile_plan(request: LaunchRequest, catalog: Catalog, model_path: str = "") -> Compiled:
+def default_path(subject: Subject, models: str) -> str:
+    """Return where a model's weights are by default: ``<org>--<name>`` below ``models``."""
+    hubs = subject.checkpoint.get("hubs", [])
+    known = subject.model_id == subject.checkpoint["id"]
+    name = hubs[0]["repo"] if known and hubs else subject.model_id
+    return f"{models}/{name.replace('/', '--')}"
+
+
+def compile_plan(request: LaunchRequest, catalog: Catalog, models: str = "models") -> Compiled:
     """Return the plan of a request, with every rule it breaks among its notes.
 
-    ``model_path`` is the default place of the weights, used when no ``model_dir`` was
+    ``models`` is the directory that holds all weights, used when no ``model_dir`` was
     asked for. Raises AscendV4Error (usage) for unknown or contradictory words; a broken
     rule doesn't raise, see :func:`refuse`.
     """
     subject = resolve(request, catalog)
-    facts = subject_facts(subject, request, request.model_dir or model_path or subject.model_id)
+    facts = subject_facts(subject, request, request.model_dir or default_path(subject, models))
     facts, origins, rows = choose(facts, request, catalog)
     fit_layout(facts, request, origins)
     launch, stated = settle(facts, catalog)
@@ -255,7 +275,7 @@ def validation_notes(
                 "unvalidated",
                 severity,
                 f"this launch is unvalidated: {validated.source}",
-                "choose a published one (ascend-v4 profiles), or take the risk with --allow-unvalidated",
+                "choose a published one, or take the risk with --allow-unvalidated",
                 subject.release["source"],
             )
         )

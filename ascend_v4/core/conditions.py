@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..catalog.load import Catalog
+from ascend_v4.catalog.load import Catalog
 
 __all__ = ["applies", "evaluate", "look_up"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import AscendV4Error, ExitCode
+from ascend_v4.errors import AscendV4Error, ExitCode
 
 __all__ = ["Launch", "deep_merge", "parse_flags", "set_path", "to_argv"]
 
@@ -111,7 +111,9 @@ def parse_flags(tokens: Sequence[str]) -> dict[str, Any]:
             values.append(tokens[index])
             index += 1
         value = [read_value(v) for v in values]
-        add_flag(flags, flag_name(token), True if not value else value[0] if len(value) == 1 else value)
+        add_flag(
+            flags, flag_name(token), True if not value else value[0] if len(value) == 1 else value
+        )
     return flags
 
 

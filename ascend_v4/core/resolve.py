@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..catalog.load import Catalog, Row, nearest
-from ..errors import AscendV4Error, ExitCode
+from ascend_v4.catalog.load import Catalog, Row, nearest
+from ascend_v4.errors import AscendV4Error, ExitCode
+
 from .finding import Finding
 from .request import LaunchRequest
 
@@ -63,7 +64,9 @@ def resolve_profile(request: LaunchRequest, catalog: Catalog) -> str:
     )
 
 
-def resolve_chip(request: LaunchRequest, profile: str, catalog: Catalog) -> tuple[Row, str, list[Finding]]:
+def resolve_chip(
+    request: LaunchRequest, profile: str, catalog: Catalog
+) -> tuple[Row, str, list[Finding]]:
     """Return the chip row, the variant asked for and a note where the chip was assumed.
 
     Raises AscendV4Error (usage) for a chip of another profile.
@@ -169,6 +172,4 @@ def resolve(request: LaunchRequest, catalog: Catalog) -> Subject:
         else catalog.default_release(engine)
     )
     checkpoint, model_id, more = resolve_checkpoint(request, profile, chip, catalog)
-    return Subject(
-        profile, engine, release, chip, variant, checkpoint, model_id, (*notes, *more)
-    )
+    return Subject(profile, engine, release, chip, variant, checkpoint, model_id, (*notes, *more))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..catalog.load import Catalog, Row
+from ascend_v4.catalog.load import Catalog, Row
+
 from .conditions import applies, evaluate, look_up
 from .finding import Evidence, Finding
 

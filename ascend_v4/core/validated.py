@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..catalog.load import Catalog, Row
+from ascend_v4.catalog.load import Catalog, Row
+
 from .plan import Validated
 from .resolve import Subject
 
@@ -68,7 +69,6 @@ def reason(facts: Mapping[str, Any], near: list[Row], catalog: Catalog) -> str:
         }
     )
     asked = (
-        f"TP{facts['tensor_parallel_size']} x DP{facts['data_parallel_size']} "
-        f"with {facts['spec']}"
+        f"TP{facts['tensor_parallel_size']} x DP{facts['data_parallel_size']} with {facts['spec']}"
     )
     return f"{asked} of {what} is not published; published: {', '.join(layouts)}"

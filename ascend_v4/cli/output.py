@@ -1,0 +1,60 @@
+"""The only printer: results on stdout, status and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ascend_v4.core.finding import Finding
+    from ascend_v4.errors import AscendV4Error
+
+__all__ = ["print_error", "print_findings", "print_json", "print_result", "print_table", "status"]
+
+
+def print_result(text: str) -> None:
+    """Print a result on stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def print_json(value: Any) -> None:
+    """Print a result on stdout as indented JSON."""
+    print_result(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def status(text: str) -> None:
+    """Print a status line on stderr; a closed stderr is nobody's problem."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def print_error(error: AscendV4Error, *, as_json: bool) -> None:
+    """Print an error on stderr: a sentence and the next command, or the shared JSON object."""
+    if as_json:
+        status(json.dumps(error.to_json(), ensure_ascii=False))
+        return
+    status(f"error: {error.message}")
+    if error.next:
+        status(f"next:  {error.next}")
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print findings on stderr, one line each and the fix below."""
+    for finding in findings:
+        status(f"{finding.severity}: {finding.message} [{finding.id}]")
+        if finding.fix:
+            status(f"  fix: {finding.fix}")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows on stdout in columns as wide as their longest cell."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print_result("  ".join(cells).rstrip())

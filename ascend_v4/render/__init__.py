@@ -1,0 +1,1 @@
+"""Pure generators: a plan in, text out."""

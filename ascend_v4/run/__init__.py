@@ -1,0 +1,1 @@
+"""Running a plan: the inherited environment, the process, and when it is ready."""

@@ -1,0 +1,22 @@
+# flash-w8a8-mtp on a3 with vllm-ascend 0.13.0rc3 (profile ascend, recipe)
+# loads the DeepSeek-V4 patches of 0.13.0rc3; no later release reads it (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/vllm_ascend/patch/platform/__init__.py#L28)
+# USE_MULTI_BLOCK_POOL: has an effect on up to 0.13.0rc3; none on deepseekv4; 0.20.2rc1; from 0.21.0rc1 on
+export USE_MULTI_BLOCK_POOL='1'
+# fused dispatch, FFN and combine in one operator, A3 only (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/vllm_ascend/ascend_forward_context.py#L262-L279)
+# VLLM_ASCEND_ENABLE_FUSED_MC2: has an effect on up to 0.13.0rc3; deepseekv4; 0.20.2rc1 to 0.22.1rc1; 0.23.0rc1 to 0.23.0.post1; 0.24.0rc1; 0.25.1rc1; 0.26.0rc1; 0.23.0rc1 to 0.26.0rc1, a2, a3, a5 only; none on up to 0.22.1rc1; from 0.27.1rc1 on; moved to additional_config.enable_fused_mc2
+export VLLM_ASCEND_ENABLE_FUSED_MC2='1'
+# vllm-ascend binds CPUs itself (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
+export OMP_PROC_BIND='false'
+# the tutorials of every release (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
+export OMP_NUM_THREADS='10'
+# less fragmentation of device memory (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
+export PYTORCH_NPU_ALLOC_CONF='expandable_segments:True'
+# the tutorial of the release (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/docs/source/tutorials/DeepSeek-V4.md#L141)
+export ACL_OP_INIT_MODE='1'
+# room for expert-parallel dispatch of a full batch; MiB for each communicator (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
+export HCCL_BUFFSIZE='1024'
+# sequence parallel MoE; in this release it also switches DSA-CP on (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/docs/source/tutorials/DeepSeek-V4.md#L175)
+# VLLM_ASCEND_ENABLE_FLASHCOMM1: has an effect on up to 0.13.0rc3; deepseekv4; 0.20.2rc1 to 0.25.1rc1; 0.26.0rc1; 0.27.1rc1 to 0.28.0rc1; from 0.29.0rc1 on; moved to additional_config.enable_flashcomm1
+export VLLM_ASCEND_ENABLE_FLASHCOMM1='1'
+# set by nothing in this plan; an old export would spoil it
+unset ASCEND_A3_EBA_ENABLE ASCEND_A3_ENABLE ASCEND_BUFFER_POOL ASCEND_ENABLE_USE_FABRIC_MEM ASCEND_LAUNCH_BLOCKING CPU_BINDING_NUM DYNAMIC_EPLB EXPERT_MAP_RECORD FLA_USE_FAST_OPS HCCL_ALGO HCCL_DETERMINISTIC HCCL_INTRA_PCIE_ENABLE HCCL_INTRA_ROCE_ENABLE HCCL_OP_EXPANSION_MODE LCCL_DETERMINISTIC MSMONITOR_USE_DAEMON PYTORCH_CUDA_ALLOC_CONF SHM_BARRIER TASK_QUEUE_ENABLE TRITON_ALL_BLOCKS_PARALLEL USE_MULTI_GROUPS_KV_CACHE USE_OPTIMIZED_MODEL VLLM_ALLOW_LONG_MAX_MODEL_LEN VLLM_ASCEND_APPLY_DSV4_PATCH VLLM_ASCEND_BALANCE_SCHEDULING VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL VLLM_ASCEND_ENABLE_FLASHCOMM VLLM_ASCEND_ENABLE_MATMUL_ALLREDUCE VLLM_ASCEND_ENABLE_MLAPO VLLM_ASCEND_ENABLE_NZ VLLM_ASCEND_ENABLE_PREFETCH_MLP VLLM_ASCEND_FLASHCOMM2_PARALLEL_SIZE VLLM_ASCEND_FUSION_OP_TRANSPOSE_KV_CACHE_BY_BLOCK VLLM_ASCEND_KVPOOL_RANGE_DEBUG VLLM_ASCEND_LW_DEFER_LAST_SAVE VLLM_ASCEND_MLA_FIA_SPLIT VLLM_ASCEND_MLP_DOWN_PREFETCH_SIZE VLLM_ASCEND_MLP_GATE_UP_PREFETCH_SIZE VLLM_ASCEND_MODEL_EXECUTE_TIME_OBSERVE VLLM_ASCEND_ROPE_UB_SIZE_KB VLLM_ATTENTION_BACKEND VLLM_BATCH_INVARIANT VLLM_CPU_KVCACHE_SPACE VLLM_CPU_NUM_OF_RESERVED_CPU VLLM_CPU_OMP_THREADS_BIND VLLM_DEEP_GEMM_WARMUP VLLM_DISABLE_SHARED_EXPERTS_STREAM VLLM_DP_MASTER_IP VLLM_DP_MASTER_PORT VLLM_DP_RANK VLLM_DP_RANK_LOCAL VLLM_DP_SIZE VLLM_ENABLE_V1_MULTIPROCESSING VLLM_ENGINE_READY_TIMEOUT_S VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS VLLM_MOE_DP_CHUNK_SIZE VLLM_PLUGINS VLLM_PREFIX_CACHE_RETENTION_INTERVAL VLLM_RPC_TIMEOUT VLLM_SERVER_DEV_MODE VLLM_TORCH_PROFILER_DIR VLLM_TORCH_PROFILER_WITH_STACK VLLM_USE_BREAKABLE_CUDAGRAPH VLLM_USE_DEEP_GEMM VLLM_USE_FASTOKENS VLLM_USE_MODELSCOPE VLLM_USE_V1 VLLM_USE_V2_MODEL_RUNNER VLLM_WORKER_MULTIPROC_METHOD
