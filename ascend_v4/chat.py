@@ -107,7 +107,7 @@ def ask(client: OpenAI, turn: Turn, show: Callable[[str, str], None]) -> Answer:
         stream = client.chat.completions.create(
             model=turn.model,
             messages=[{"role": "user", "content": turn.question}],
-            max_completion_tokens=turn.max_tokens,  # type: ignore[arg-type]
+            max_completion_tokens=turn.max_tokens,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"chat_template_kwargs": turn.template_kwargs()},

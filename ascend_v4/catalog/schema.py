@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from ascend_v4.core.conditions import OPERATORS
 
 __all__ = ["TABLES", "Condition", "When"]
 
 Severity = Literal["error", "silent", "risk", "warn", "info"]
 Confidence = Literal["stated", "measured", "inferred"]
+
+
+def check_condition(value: list[Any]) -> list[Any]:
+    """Return a condition that is well formed; raises ValueError naming the part that isn't."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"not a condition: {value!r}")
+    if value[0] in ("all", "any", "not"):
+        if value[0] == "not" and len(value) != 2:
+            raise ValueError(f"not takes one condition: {value!r}")
+        for part in value[1:]:
+            check_condition(part)
+    elif len(value) != 3 or value[1] not in OPERATORS:
+        raise ValueError(f"not [path, operator, value]: {value!r}")
+    return value
+
+
 #: Nested lists: ["all", c, …], ["any", c, …], ["not", c] or [path, operator, value].
-Condition = list[Any]
+Condition = Annotated[list[Any], AfterValidator(check_condition)]
 ENGINES = ("vllm-ascend", "vllm")
 
 

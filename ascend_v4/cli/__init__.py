@@ -61,8 +61,8 @@ class LazyGroup(click.Group):
             from ascend_v4.catalog.load import nearest
 
             hint = nearest(args[0], list(COMMANDS)) if args else ""
-            error.message = f"{error.message} {hint[:1].upper()}{hint[1:]}".rstrip()
-            raise
+            text = f"{error.message} {hint[:1].upper()}{hint[1:]}".rstrip()
+            raise click.UsageError(text, ctx) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -132,8 +132,8 @@ def launch(plan: LaunchPlan, host: Host, deadline: float | None, as_json: bool) 
     from ascend_v4.run.server import Server, supervise
 
     process = plan.processes[0]
-    check_weights(plan)
     program = find_program(plan, host)
+    check_weights(plan)
     check_port(process, host)
     env, dropped = clean_environment(host.env, process)
     print_findings(dropped)

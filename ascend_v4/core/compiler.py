@@ -14,7 +14,7 @@ from typing import Any
 from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .conditions import applies
+from .conditions import applies, in_range
 from .finding import Finding, refusing, worst_first
 from .launch import Launch, merge_flags, parse_flags, set_path, to_argv
 from .layout import fit_layout
@@ -170,20 +170,34 @@ def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:
     return "dspark" if method == "dspark" else "mtp" if method.endswith("mtp") else "none"
 
 
-def owned_variables(engine: str, catalog: Catalog) -> list[str]:
-    """Return the variables that a plan alone may set, so that stale exports can't spoil it."""
+def owned_variables(facts: Mapping[str, Any], catalog: Catalog) -> list[str]:
+    """Return the variables that a plan alone may set, so that stale exports can't spoil it.
+
+    Only those that this release reads on this chip: an inert leftover spoils nothing.
+    """
+    engines = ("any", facts["engine"])
     return [
         row["name"]
         for row in catalog.table("variables")
-        if row["kind"] == "env" and row.get("owned") and row["engine"] in (engine, "any")
+        if row["kind"] == "env"
+        and row.get("owned")
+        and row["engine"] in engines
+        and any(has_effect(effect, facts, catalog) for effect in row["effects"])
     ]
+
+
+def has_effect(effect: Row, facts: Mapping[str, Any], catalog: Catalog) -> bool:
+    """Whether an effect row says that this release does something with the variable here."""
+    here = "chips" not in effect or facts["chip"] in effect["chips"]
+    reads = effect["effect"] in ("read", "deprecated", "refused")
+    return here and reads and in_range(effect, facts, catalog)
 
 
 def build_process(
     launch: Launch, facts: Mapping[str, Any], request: LaunchRequest, catalog: Catalog
 ) -> Process:
     """Return the one process of a single-node plan."""
-    owned = owned_variables(str(facts["engine"]), catalog)
+    owned = owned_variables(facts, catalog)
     secret = {"VLLM_API_KEY": request.api_key_file} if request.api_key_file else {}
     port = int(facts["port"])
     address = facts["host"] if facts["host"] not in ("0.0.0.0", "::") else "127.0.0.1"

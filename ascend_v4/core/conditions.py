@@ -13,7 +13,7 @@ from typing import Any
 
 from ascend_v4.catalog.load import Catalog
 
-__all__ = ["applies", "evaluate", "look_up"]
+__all__ = ["applies", "evaluate", "in_range", "look_up"]
 
 Facts = Mapping[str, Any]
 
@@ -136,6 +136,9 @@ def in_range(when: Mapping[str, Any], facts: Facts, catalog: Catalog) -> bool:
     if since is None and until is None:
         return True
     order = catalog.versions(facts["engine"])
+    if not {since, until} - {None} <= set(order):
+        # A range of the other engine's releases, as a vLLM variable's under vllm-ascend.
+        return False
     rank = order.index(facts["version"])
     return (since is None or order.index(since) <= rank) and (
         until is None or rank <= order.index(until)

@@ -85,6 +85,13 @@ def resolve_chip(
         )
         return row, assumed, [note]
     row = catalog.chip(request.chip)
+    if "unsupported" in row and profile == "ascend":
+        raise AscendV4Error(
+            ExitCode.REFUSED,
+            "chip-unsupported",
+            f"{row['title']}: {row['unsupported']} ({row['source']})",
+            f"chips that work: {', '.join(chips_of(profile, catalog))}",
+        )
     if row["profile"] != profile:
         raise AscendV4Error(
             ExitCode.USAGE,

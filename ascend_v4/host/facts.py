@@ -72,6 +72,7 @@ def nothing_found(profile: str | None) -> AscendV4Error:
 
 def with_npus(request: LaunchRequest, npus: NpuHost) -> LaunchRequest:
     """Return the request for the NPUs found; raises AscendV4Error where they can't serve."""
+    refuse_unready(npus)
     if not npus.chip:
         problem = npus.problems[0] if npus.problems else None
         raise AscendV4Error(
@@ -82,6 +83,23 @@ def with_npus(request: LaunchRequest, npus: NpuHost) -> LaunchRequest:
         )
     changes = {"profile": "ascend", "chip": npus.chip}
     return filled(request, changes, npus.usable_count)
+
+
+#: What npu-smi and the device nodes can say that stops any launch, and its exit code.
+STOPPING = {
+    "device-used": ExitCode.BUSY,
+    "no-device-nodes": ExitCode.HOST_NOT_READY,
+    "tool-hangs": ExitCode.HOST_NOT_READY,
+}
+
+
+def refuse_unready(npus: NpuHost) -> None:
+    """Raise AscendV4Error (busy, host not ready) for NPUs that nothing could be started on."""
+    for problem in npus.problems:
+        if problem.kind in STOPPING:
+            raise AscendV4Error(
+                STOPPING[problem.kind], f"npu-{problem.kind}", problem.message, problem.fix
+            )
 
 
 def with_gpus(request: LaunchRequest, gpus: GpuHost) -> LaunchRequest:

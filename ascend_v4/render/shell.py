@@ -6,12 +6,12 @@ Values are always single-quoted, so that nothing in them is expanded.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.core.plan import LaunchPlan, Process
 
-__all__ = ["dotenv", "effect_comment", "env_json", "env_shell", "paste"]
+__all__ = ["dotenv", "effect_comment", "env_json", "env_shell", "exports", "paste"]
 
 
 def quote(value: str) -> str:
@@ -19,12 +19,27 @@ def quote(value: str) -> str:
     return "'" + value.replace("'", "'\\''") + "'"
 
 
-def span(effect: Mapping[str, str | None]) -> str:
-    """Return the releases of an effect in words."""
-    since, until = effect.get("since"), effect.get("until")
-    if since and until:
-        return since if since == until else f"{since} to {until}"
-    return f"from {since} on" if since else f"up to {until}" if until else "every release"
+def spans(versions: Sequence[str], order: Sequence[str]) -> str:
+    """Return a set of versions as ranges in the order of publication: ``A to B, C, from D on``."""
+    runs: list[list[str]] = []
+    for version in order:
+        if version not in versions:
+            continue
+        last = runs[-1][-1] if runs else None
+        if last is not None and order.index(last) + 1 == order.index(version):
+            runs[-1].append(version)
+        else:
+            runs.append([version])
+    words = []
+    for run in runs:
+        first, last = run[0], run[-1]
+        if first == last and first != order[-1]:
+            words.append(first)
+        elif last == order[-1]:
+            words.append("every release" if first == order[0] else f"{first} and later")
+        else:
+            words.append(f"{first} to {last}")
+    return ", ".join(words)
 
 
 def effect_comment(name: str, catalog: Catalog) -> str:
@@ -32,19 +47,20 @@ def effect_comment(name: str, catalog: Catalog) -> str:
     row = catalog.variable(name)
     if row is None:
         return ""
-    read = [e for e in row["effects"] if e["effect"] in ("read", "deprecated")]
-    other = [e for e in row["effects"] if e["effect"] not in ("read", "deprecated")]
-    parts = []
-    if read and (other or any(e.get("since") or e.get("until") or e.get("chips") for e in read)):
-        spans = dict.fromkeys(span(e) for e in read)
-        chips = sorted({chip for e in read for chip in e.get("chips", [])})
-        where = f", {', '.join(chips)} only" if chips else ""
-        parts.append(f"has an effect on {'; '.join(spans)}{where}")
-    if other:
-        parts.append(f"none on {'; '.join(dict.fromkeys(span(e) for e in other))}")
-    if row.get("moved_to"):
-        parts.append(f"moved to {row['moved_to']}")
-    return "; ".join(parts)
+    order = catalog.versions(row["engine"] if row["engine"] != "any" else "vllm-ascend")
+    read = [v for v in order if any(has_effect(e, v, order) for e in row["effects"])]
+    if not read or read == order:
+        return ""
+    none = [version for version in order if version not in read]
+    moved = f"; moved to {row['moved_to']}" if row.get("moved_to") else ""
+    return f"has an effect on {spans(read, order)}; none on {spans(none, order)}{moved}"
+
+
+def has_effect(effect: Row, version: str, order: Sequence[str]) -> bool:
+    """Whether an effect row says that a release reads the variable."""
+    since, until = effect.get("since", order[0]), effect.get("until", order[-1])
+    inside = order.index(since) <= order.index(version) <= order.index(until)
+    return inside and effect["effect"] in ("read", "deprecated")
 
 
 def comments(name: str, rows: Mapping[str, Row], catalog: Catalog) -> list[str]:
@@ -61,9 +77,7 @@ def env_shell(plan: LaunchPlan, rows: Mapping[str, Row], catalog: Catalog) -> st
     Sourcing the text in any POSIX shell sets a child's environment.
     """
     process = plan.processes[0]
-    lines = [f"# {headline(plan)}"]
-    for name, value in process.env.items():
-        lines += [*comments(name, rows, catalog), f"export {name}={quote(value)}"]
+    lines = [f"# {headline(plan)}", *exports(plan, rows, catalog)]
     for name, path in process.secret_env.items():
         lines.append(f'export {name}="$(cat {quote(path)})"')
     if process.unset:
@@ -72,6 +86,14 @@ def env_shell(plan: LaunchPlan, rows: Mapping[str, Row], catalog: Catalog) -> st
             "unset " + " ".join(process.unset),
         ]
     return "\n".join(lines) + "\n"
+
+
+def exports(plan: LaunchPlan, rows: Mapping[str, Row], catalog: Catalog) -> list[str]:
+    """Return an ``export`` line for each variable, with comments on why and where it counts."""
+    lines = []
+    for name, value in plan.processes[0].env.items():
+        lines += [*comments(name, rows, catalog), f"export {name}={quote(value)}"]
+    return lines
 
 
 def headline(plan: LaunchPlan) -> str:
@@ -103,12 +125,29 @@ def env_json(process: Process) -> dict[str, object]:
 
 
 def paste(process: Process) -> str:
-    """Return the exact command as one pasteable shell line, env and argv correctly quoted.
+    """Return the exact command, pasteable into a shell, env and argv correctly quoted.
 
     Secrets are assigned by the shell itself, so that they never stand in an argument list.
     """
     secrets = [f'{name}="$(cat {shlex.quote(path)})"' for name, path in process.secret_env.items()]
-    words = [word for name in process.unset for word in ("-u", name)]
-    words += [f"{name}={shlex.quote(value)}" for name, value in process.env.items()]
-    program = [shlex.quote(arg) for arg in process.argv]
-    return " ".join([*secrets, *(["env", *words] if words else []), *program]) + "\n"
+    unset = [f"-u {name}" for name in process.unset]
+    values = [f"{name}={shlex.quote(value)}" for name, value in process.env.items()]
+    head = [" ".join([*secrets, "env", *unset[:4]]), *grouped(unset[4:], 4), *grouped(values, 2)]
+    words = [shlex.quote(arg) for arg in process.argv]
+    return " \\\n  ".join([*head, *by_flag(words)]) + "\n"
+
+
+def grouped(words: Sequence[str], size: int) -> list[str]:
+    """Return words joined in groups, one group a line."""
+    return [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
+
+
+def by_flag(words: Sequence[str]) -> list[str]:
+    """Return an argument list in lines: the program first, then one flag with its values each."""
+    lines: list[str] = []
+    for word in words:
+        if not lines or word.startswith("--"):
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return lines

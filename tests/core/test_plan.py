@@ -1,0 +1,69 @@
+"""The launch plan: refuses what can't run, and its JSON form holds to the schema."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from ascend_v4.catalog.load import catalog
+from ascend_v4.core.compiler import compile_plan
+from ascend_v4.core.finding import refusing
+from ascend_v4.core.plan import LaunchPlan, Port, Process, Validated
+from ascend_v4.core.plan_schema import PlanModel, json_schema
+from ascend_v4.core.request import LaunchRequest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+VERSIONS = [r["version"] for r in catalog().table("releases") if r["engine"] == "vllm-ascend"]
+WORKLOADS = ["latency", "throughput", "long-context"]
+ASCEND = [
+    dict(chip=chip, engine_version=version, workload=workload)
+    for chip, version, workload in itertools.product(["a2", "a3"], VERSIONS, WORKLOADS)
+]
+
+
+def test_schema_document_is_current():
+    assert (DOCS / "launch-plan.schema.json").read_text() == json_schema()
+
+
+@pytest.mark.parametrize("options", ASCEND, ids=lambda o: "-".join(o.values()))
+def test_every_ascend_plan_is_valid_and_says_so(options):
+    plan = compile_plan(LaunchRequest(**options, allow_unvalidated=True), catalog()).plan
+    PlanModel.model_validate_json(json.dumps(plan.to_json()))
+    assert refusing(plan.notes) == []
+    env = plan.processes[0].env
+    assert env["USE_MULTI_BLOCK_POOL"] == "1"
+    assert env["VLLM_ASCEND_ENABLE_FUSED_MC2"] in ("0", "1")
+
+
+def process(name: str, **changes) -> Process:
+    return Process(**{"name": name, "role": "mixed", "argv": ("vllm",), "env": {}, **changes})
+
+
+def plan_of(*processes: Process) -> LaunchPlan:
+    return LaunchPlan(
+        "cpu", "vllm", "0.32.0", "", "cpu", "m", "/m", "rehearsal", Validated("ci", "x"), processes
+    )
+
+
+@pytest.mark.parametrize(
+    "processes,message",
+    [
+        ([], "unique and at least one"),
+        ([process("a"), process("a")], "unique and at least one"),
+        ([process("a", argv=())], "argv must name a program"),
+        ([process("a", argv=("vllm", "x\0y"))], "hold no NUL"),
+        ([process("a", env={"X": "1"}, unset=("X",))], "both set and unset"),
+        ([process("a", starts_after=("b",))], "isn't there"),
+        ([process("a", ports=(Port(1, "x"),)), process("b", ports=(Port(1, "y"),))], "one port"),
+    ],
+)
+def test_a_plan_that_cant_run_is_refused(processes, message):
+    with pytest.raises(ValueError, match=message):
+        plan_of(*processes)
+
+
+def test_one_port_on_two_nodes_is_fine():
+    plan_of(
+        process("a", ports=(Port(1, "x"),)), process("b", node="two", ports=(Port(1, "x"),))
+    )
