@@ -11,6 +11,9 @@ import pytest
 from ascend_v4.cli import main
 from ascend_v4.host.system import Host
 
+#: The session-wide real engine: installed once, one server for all folders.
+pytest_plugins = ["tests.support.engine"]
+
 GOLDEN = Path(__file__).parent / "golden"
 #: The user's own home, for the engine that the test command installs once.
 REAL_ENV = dict(os.environ)

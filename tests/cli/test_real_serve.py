@@ -11,9 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.engine import USER_ENV, cpu_engine, free_port
-
-__all__ = ["cpu_engine"]
+from tests.support.engine import USER_ENV, free_port
 
 pytestmark = pytest.mark.real_engine
 ROOT = Path(__file__).resolve().parents[2]

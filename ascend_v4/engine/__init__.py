@@ -1,0 +1,1 @@
+"""Engines: where one is installed, which version it is, and the installer of the CPU one."""
