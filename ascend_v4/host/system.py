@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 __all__ = ["Completed", "Host"]
 
@@ -69,16 +70,17 @@ class Host:
         """Return the full path of ``program`` on this host's PATH, or None."""
         return shutil.which(program, path=self.env.get("PATH", os.defpath))
 
-    def run(self, argv: Sequence[str], timeout_s: float = 30.0) -> Completed:
+    def run(self, argv: Sequence[str], timeout_s: float = 30.0, stdin: str = "") -> Completed:
         """Run ``argv`` to its end and return what it printed; never raises for a failure.
 
-        ``timeout_s`` is wall time in seconds; past it the program is killed.
+        ``timeout_s`` is wall time in seconds; past it the program is killed. ``stdin`` is
+        the text it reads, empty by default.
         """
         try:
             done = subprocess.run(
                 list(argv),
                 env=dict(self.env),
-                stdin=subprocess.DEVNULL,
+                input=stdin,
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -90,3 +92,23 @@ class Host:
         except OSError as error:
             return Completed(tuple(argv), -1, "", str(error))
         return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+    def spawn(
+        self, argv: Sequence[str], errors: IO[bytes], keep_fds: Sequence[int] = ()
+    ) -> subprocess.Popen[str]:
+        """Start ``argv`` in a session of its own and return it, stdin and stdout as text pipes.
+
+        What it says on stderr goes to the file ``errors``; ``keep_fds`` stay open in it.
+        Being in another session, it doesn't get a terminal's Ctrl-C. Raises OSError.
+        """
+        return subprocess.Popen(
+            list(argv),
+            env=dict(self.env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+            pass_fds=tuple(keep_fds),
+        )
