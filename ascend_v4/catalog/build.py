@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from .diagnosis import COMPILED as DIAGNOSIS
 from .load import COMPILED
 from .schema import TABLES
+from .schema_diagnosis import DIAGNOSIS_TABLES
 
-__all__ = ["build", "main"]
+__all__ = ["build", "build_diagnosis", "main"]
 
 DATA = Path(__file__).with_name("data")
 
@@ -26,7 +28,7 @@ def read_rows(table: str) -> list[dict[str, Any]]:
 
     Raises pydantic.ValidationError for a row that breaks the schema.
     """
-    model = TABLES[table]
+    model = {**TABLES, **DIAGNOSIS_TABLES}[table]
     rows: list[dict[str, Any]] = []
     for path in sorted(DATA.glob(f"{table}*.yaml")):
         for raw in yaml.safe_load(path.read_text(encoding="utf-8")) or []:
@@ -71,12 +73,36 @@ def build() -> str:
     return json.dumps(tables, ensure_ascii=False, separators=(",", ":"), sort_keys=False) + "\n"
 
 
+def build_diagnosis() -> str:
+    """Return the tables of doctor and diagnose as JSON text: other commands never load them.
+
+    Raises ValueError naming every id that appears twice or is explained but isn't there.
+    """
+    tables = {table: read_rows(table) for table in DIAGNOSIS_TABLES}
+    wrong = []
+    for table, rows in tables.items():
+        ids = [row.get("id") or row["code"] for row in rows]
+        wrong += [f"{table}: {name} appears twice" for name in set(ids) if ids.count(name) > 1]
+    known = {row["id"] for row in tables["signatures"]}
+    for row in tables["signatures"]:
+        wrong += [
+            f"{row['id']} explains unknown {name}"
+            for name in row.get("explains", [])
+            if name not in known
+        ]
+    if wrong:
+        raise ValueError("; ".join(sorted(wrong)))
+    return json.dumps(tables, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def main() -> int:
     """Write or, with ``--check``, compare the compiled catalog; return the exit status."""
-    text = build()
+    texts = {COMPILED: build(), DIAGNOSIS: build_diagnosis()}
     if "--check" in sys.argv[1:]:
-        return 0 if COMPILED.exists() and COMPILED.read_text(encoding="utf-8") == text else 1
-    COMPILED.write_text(text, encoding="utf-8")
+        fresh = (p.exists() and p.read_text(encoding="utf-8") == text for p, text in texts.items())
+        return 0 if all(fresh) else 1
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

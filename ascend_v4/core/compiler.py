@@ -67,7 +67,7 @@ def subject_facts(subject: Subject, request: LaunchRequest, model_path: str) -> 
         "chip_variant": subject.variant,
         "chip_title": chip["title"],
         "chip_memory_gib": chip.get("memory_gib"),
-        "checkpoint_gib": (checkpoint.get("bytes") or 0) / 2**30 or None,
+        "checkpoint_gib": round((checkpoint.get("bytes") or 0) / 2**30, 2) or None,
         "devices_per_node": per_node,
         "devices": request.devices or default_devices * nodes,
         "nodes": nodes,

@@ -82,9 +82,16 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "set": lambda a, b: (a is not None) == b,
     "true": lambda a, b: truthy(a) == b,
     "divides": lambda a, b: bool(number(a)) and (number(b) or 0) % (number(a) or 1) == 0,
+    "has-multiple": lambda a, b: has_multiple(a, b),
     "is-number": lambda a, b: (number(a) is not None) == b,
     "is-string": lambda a, b: isinstance(a, str) == b,
 }
+
+
+def has_multiple(values: Any, step: Any) -> bool:
+    """Whether a list holds a multiple of a number; a missing list or number holds none."""
+    by = number(step)
+    return bool(by) and any((number(v) or 1) % (by or 1) == 0 for v in values or ())
 
 
 def evaluate(condition: list[Any], facts: Facts) -> bool:

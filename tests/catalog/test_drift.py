@@ -64,7 +64,9 @@ def explains(row, path, theirs, ours, kind):
     )
 
 
-@pytest.mark.parametrize("launch,version", CASES, ids=lambda c: c if isinstance(c, str) else c["id"])
+@pytest.mark.parametrize(
+    "launch,version", CASES, ids=lambda c: c if isinstance(c, str) else c["id"]
+)
 def test_every_difference_is_explained(launch, version):
     ours_launch = compiled(launch, version)
     ours = leaves(ours_launch.env, ours_launch.flags)
