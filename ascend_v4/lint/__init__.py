@@ -1,0 +1,1 @@
+"""Judge and rewrite other people's launch scripts with the rows that write our own."""
