@@ -303,6 +303,7 @@ class Datapoint(Sourced):
     checkpoint: str
     engine: Literal["vllm-ascend", "vllm", "file"]
     formula_version: str | None = None
+    versions: list[str] = []
     chip: str | None = None
     hardware: str | None = None
     devices: int | None = None
@@ -339,7 +340,12 @@ class Anchor(Sourced):
     versions: list[str] = []
     chip: str
     devices: int
-    role: Literal["mixed", "prefill", "decode"] = "mixed"
+    topology: Literal["single-node", "pd"] = "single-node"
+    prefill_nodes: int | None = None
+    decode_nodes: int | None = None
+    prefix_percent: int = 0
+    tpot_target_ms: int | None = None
+    request_rate: float | None = None
     tp: int | None = None
     dp: int | None = None
     spec: str | None = None

@@ -29,15 +29,15 @@ class Signature(Sourced):
     exit: int
     specificity: Literal["strong", "weak"] = "strong"
     match: Annotated[list[str | Literals], Field(min_length=1)]
-    near: list[str] = []
-    explains: list[str] = []
+    near: list[str] = Field(default_factory=list)
+    explains: list[str] = Field(default_factory=list)
     cause: str
     fix: str
-    links: list[str] = []
+    links: list[str] = Field(default_factory=list)
     engine: Literal["vllm-ascend", "vllm"] | None = None
     since: str | None = None
     until: str | None = None
-    versions: list[str] = []
+    versions: list[str] = Field(default_factory=list)
     example: Literals
     near_miss: Literals
 
@@ -85,8 +85,8 @@ class Advice(Sourced):
     sees: str
     cause: str
     fix: str
-    links: list[str] = []
-    versions: list[str] = []
+    links: list[str] = Field(default_factory=list)
+    versions: list[str] = Field(default_factory=list)
 
 
 DIAGNOSIS_TABLES: dict[str, type[BaseModel]] = {

@@ -15,6 +15,7 @@ __all__ = [
     "find_engine",
     "installed_version",
     "lock_digest",
+    "prefixes",
     "read_stamp",
     "write_stamp",
 ]
@@ -66,7 +67,8 @@ def write_stamp(info: EngineInfo) -> None:
     scratch.replace(path)
 
 
-def _prefixes(executable: Path) -> list[Path]:
+def prefixes(executable: Path) -> list[Path]:
+    """Return the environments that an installed program may belong to, likeliest first."""
     found = [executable.parent.parent, executable.resolve().parent.parent]
     try:
         with executable.open("rb") as stream:
@@ -86,7 +88,7 @@ def installed_version(executable: Path, distribution: str = "vllm") -> str | Non
     ``vllm-ascend``.
     """
     name = re.sub(r"[-_.]+", "_", distribution).lower()
-    for prefix in _prefixes(executable):
+    for prefix in prefixes(executable):
         pattern = f"lib*/python3*/*-packages/{name}-*.dist-info/METADATA"
         for metadata in sorted(prefix.glob(pattern)):
             match = re.search(r"(?m)^Version:\s*(\S+)", metadata.read_text(errors="replace"))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Completed", "Host"]
+__all__ = ["Completed", "Host", "descriptor_channel", "receive_descriptor", "send_descriptor"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,19 @@ class Host:
             start_new_session=True,
             pass_fds=tuple(keep_fds),
         )
+
+
+def descriptor_channel() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a channel over which open files can be handed to a child."""
+    return socket.socketpair()
+
+
+def send_descriptor(channel: socket.socket, descriptor: int) -> None:
+    """Hand an open file to the process at the other end; it stays open here too."""
+    socket.send_fds(channel, [b"d"], [descriptor])
+
+
+def receive_descriptor(channel: int) -> int:
+    """Return the open file that comes in over an inherited channel."""
+    with socket.socket(fileno=os.dup(channel)) as end:
+        return int(socket.recv_fds(end, 1, 1)[1][0])

@@ -52,10 +52,13 @@ class Shell:
         return process.returncode, out, err
 
     def wait_for_part(self, size: int) -> None:
-        """Wait until the slow shard's part has this many bytes."""
+        """Wait until the slow shard's part has this many bytes, and all else is there."""
         part = self.directory / f"{SHARD}.incomplete"
+        others = [self.directory / path for path in checkpoint() if path != SHARD]
         deadline = time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size >= size):
+        while not (
+            part.exists() and part.stat().st_size >= size and all(o.exists() for o in others)
+        ):
             assert time.monotonic() < deadline, "the shard doesn't arrive"
             time.sleep(0.02)
 
@@ -95,6 +98,7 @@ def test_it_prints_the_directory_where_serve_looks(shell: Shell) -> None:
     assert json.loads(out) == {
         "repo": REPO,
         "revision": "master",
+        "commit": None,
         "directory": str(shell.directory),
         "bytes": TOTAL,
         "files": 9,
@@ -114,10 +118,11 @@ def test_json_events_go_to_stderr(shell: Shell) -> None:
 def test_a_dry_run_says_what_how_large_and_where_to(shell: Shell) -> None:
     code, out, err = shell.run("--model", REPO, "--dry-run")
     lines = out.splitlines()
-    assert (code, err, len(lines)) == (0, "", 11)
-    assert lines[-3] == "      19 B  tokenizer.json"
-    assert lines[-2] == f"{REPO} at master: 9 files, 3.0 MiB, 3.0 MiB of it to fetch"
-    assert lines[-1].startswith(f"to {shell.directory} (")
+    assert (code, err, len(lines)) == (0, "", 12)
+    assert lines[-4] == "      19 B  tokenizer.json"
+    assert lines[-3] == f"{REPO} at master: 9 files, 3.0 MiB, 3.0 MiB of it to fetch"
+    assert lines[-2].startswith(f"to {shell.directory} (")
+    assert lines[-1] == "takes 0 s at 12.5 MB/s, 0 s at 125 MB/s, 0 s at 1250 MB/s"
     assert not shell.directory.exists()
 
 

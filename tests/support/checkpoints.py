@@ -44,7 +44,9 @@ def config(kind: str) -> dict[str, object]:
     return value
 
 
-def checkpoint_files(kind: str = "flash-w8a8-mtp", shards: int = 3, seed: int = 0) -> dict[str, bytes]:
+def checkpoint_files(
+    kind: str = "flash-w8a8-mtp", shards: int = 3, seed: int = 0
+) -> dict[str, bytes]:
     """Return the files of a small checkpoint of a catalog id, three tensors a shard."""
     quantised = "w8a8" in kind or "w4a8" in kind
     stem = "quant_model_weights" if quantised else "model"

@@ -1,8 +1,8 @@
 """A hub on loopback that speaks the protocol the real clients use, and can misbehave.
 
-``Hub`` is the server; what it understands is a :class:`Protocol`, so that another
-hub's protocol is another class with a ``route`` method; files, faults, tokens and
-the request log are shared. ModelScope's requests as modelscope-hub 0.5.1 sends them:
+``Hub`` is the server; what it understands is a :class:`Protocol` (ModelScope here,
+Hugging Face in ``hub_hf``); files, faults, tokens and the request log are shared.
+ModelScope's requests as modelscope-hub 0.5.1 sends them:
 
 * ``GET /api/v1/models/{org}/{name}/repo/files?Revision=…&Recursive=True``
 * ``GET /api/v1/repos/internalAccelerationInfo`` (answered with 404: no region)
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -31,11 +32,28 @@ class Repo:
     """The files of one repository and how it lists them."""
 
     files: dict[str, bytes]
-    revisions: tuple[str, ...] = ("master",)
+    revisions: tuple[str, ...] = ("master", "main")
     token: str | None = None
     hashes: bool = True
     #: Listed as they are, for paths and sizes that no file has.
     extra: list[dict[str, object]] = field(default_factory=list)
+    #: What ``master`` is now, told in the listing; earlier commits keep their files.
+    commit: str | None = None
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    #: Answer files with a redirect to this base address.
+    redirect: str | None = None
+
+    def at(self, revision: str) -> dict[str, bytes] | None:
+        """Return the files of a revision, None for one there isn't."""
+        if revision in self.revisions or (self.commit and revision == self.commit):
+            return self.files
+        return self.commits.get(revision)
+
+    def push(self, commit: str, files: dict[str, bytes]) -> None:
+        """Move the branch on to a new commit."""
+        if self.commit:
+            self.commits[self.commit] = self.files
+        self.commit, self.files = commit, files
 
 
 @dataclass
@@ -43,10 +61,12 @@ class Fault:
     """A way to misbehave, for one file (or :data:`LISTING`) and ``times`` requests.
 
     ``corrupt`` flips the byte at ``at``; ``drop`` and ``reset`` end the connection
-    after ``at`` bytes of the answer; ``status`` answers ``value``; ``html`` is a
-    captive portal; ``refuse`` is HTTP 200 with ``Success: false``; ``empty`` lists
-    nothing; ``trickle`` sends ``value`` bytes a second from byte ``at`` on;
-    ``length`` announces ``value`` bytes more than there are.
+    after ``at`` bytes of the answer, ``stall`` sends nothing more from there on;
+    ``status`` answers ``value``; ``html`` is a captive portal; ``refuse`` is HTTP 200
+    with ``Success: false``; ``empty`` lists nothing; ``trickle`` sends ``value`` bytes
+    a second from byte ``at`` on; ``length`` announces ``value`` bytes more than there
+    are; ``norange`` answers a range with the whole file. With ``open_only`` only
+    requests without a bounded range meet it.
     """
 
     kind: str
@@ -54,6 +74,7 @@ class Fault:
     times: int = 1 << 30
     at: int = 0
     value: int = 0
+    open_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,8 +106,11 @@ class Protocol(Interface):
     def route(self, url: str) -> Wanted | None:
         """Return what a URL asks for, None for anything else."""
 
-    def listing(self, repo: Repo) -> dict[str, object]:
+    def listing(self, repo: Repo, files: dict[str, bytes], url: str) -> object:
         """Return the body of a listing."""
+
+    def headers(self, repo: Repo, body: bytes) -> dict[str, str]:
+        """Return what a file's answer carries beside the usual headers."""
 
 
 class ModelScope:
@@ -103,24 +127,36 @@ class ModelScope:
                 return Wanted(repo, query.get("Revision", "master"), file)
         return None
 
-    def listing(self, repo: Repo) -> dict[str, object]:
-        files: list[dict[str, object]] = []
-        for path, content in repo.files.items():
+    def listing(self, repo: Repo, files: dict[str, bytes], url: str) -> object:
+        rows: list[dict[str, object]] = []
+        for path, content in files.items():
             row: dict[str, object] = {"Name": path.rsplit("/", 1)[-1], "Path": path}
             row |= {"Type": "blob", "Size": len(content)}
             if repo.hashes:
                 row["Sha256"] = hashlib.sha256(content).hexdigest()
-            files.append(row)
-        folders = {path.rsplit("/", 1)[0] for path in repo.files if "/" in path}
-        files += [{"Name": name, "Path": name, "Type": "tree", "Size": 0} for name in folders]
-        return {"Code": 200, "Success": True, "Data": {"Files": files + repo.extra}}
+            if repo.commit:
+                row["Revision"] = repo.commit
+            rows.append(row)
+        folders = {path.rsplit("/", 1)[0] for path in files if "/" in path}
+        rows += [{"Name": name, "Path": name, "Type": "tree", "Size": 0} for name in folders]
+        data: dict[str, object] = {"Files": rows + repo.extra}
+        if repo.commit:
+            data["LatestCommitter"] = {"Id": "", "ShortId": repo.commit[:8]}
+        return {"Code": 200, "Success": True, "Data": data}
+
+    def headers(self, repo: Repo, body: bytes) -> dict[str, str]:
+        return {}
 
 
 class Hub:
-    """The server, a context manager; ``url`` is its endpoint."""
+    """The server, a context manager; ``url`` is its endpoint.
 
-    def __init__(self, protocol: Protocol | None = None) -> None:
+    ``per_connection`` limits what each request gets, in bytes a second.
+    """
+
+    def __init__(self, protocol: Protocol | None = None, per_connection: int = 0) -> None:
         self.protocol = protocol or ModelScope()
+        self.per_connection = per_connection
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
         self.log: list[Seen] = []
@@ -148,11 +184,11 @@ class Hub:
         """Add a fault; see :class:`Fault`."""
         self.faults.append(Fault(kind, path, **how))
 
-    def take(self, path: str) -> Fault | None:
+    def take(self, path: str, bounded: bool) -> Fault | None:
         """Return the fault that this request meets and use it up once."""
         with self._lock:
             for fault in self.faults:
-                if fault.path == path and fault.times > 0:
+                if fault.path == path and fault.times > 0 and not (fault.open_only and bounded):
                     fault.times -= 1
                     return fault
         return None
@@ -174,59 +210,71 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Stay silent."""
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         wanted = self.owner.protocol.route(self.path)
         self.seen = Seen(self.path, wanted.file if wanted else "", dict(self.headers), [])
         self.owner.log.append(self.seen)
         repo = self.owner.repos.get(wanted.repo) if wanted else None
-        if wanted is None or repo is None or wanted.revision not in repo.revisions:
+        files = repo.at(wanted.revision) if repo and wanted else None
+        if wanted is None or repo is None or files is None:
             return self._json(404, {"Code": 404, "Success": False, "Message": "not found"})
         if repo.token and self.headers.get("Authorization") != f"Bearer {repo.token}":
             return self._json(403, {"Code": 403, "Success": False, "Message": "no access"})
-        fault = self.owner.take(wanted.file)
+        bounded = bool(re.fullmatch(r"bytes=\d+-\d+", self.headers.get("Range", "")))
+        fault = self.owner.take(wanted.file, bounded)
         if fault and fault.kind in ("status", "html", "refuse", "empty"):
             return self._refuse(fault)
         if wanted.file == LISTING:
-            return self._json(200, self.owner.protocol.listing(repo))
-        if wanted.file not in repo.files:
+            return self._json(200, self.owner.protocol.listing(repo, files, self.path))
+        if wanted.file not in files:
             return self._json(404, {"Code": 404, "Success": False, "Message": "no such file"})
-        return self._file(repo.files[wanted.file], fault)
+        if repo.redirect:
+            return self._send(302, b"", {"Location": repo.redirect + self.path})
+        more = self.owner.protocol.headers(repo, files[wanted.file])
+        return self._file(files[wanted.file], fault, more)
 
     def _refuse(self, fault: Fault) -> None:
         if fault.kind == "status":
-            return self._json(fault.value, {"Code": fault.value, "Success": False})
+            more = {"Retry-After": str(fault.at)} if fault.value == 429 else {}
+            return self._json(fault.value, {"Code": fault.value, "Success": False}, more)
         if fault.kind == "html":
             return self._send(200, PORTAL, {"Content-Type": "text/html"})
         if fault.kind == "refuse":
             return self._json(200, {"Code": 500, "Success": False, "Message": "busy"})
         return self._json(200, {"Code": 200, "Success": True, "Data": {"Files": []}})
 
-    def _json(self, status: int, body: object) -> None:
-        self._send(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    def _json(self, status: int, body: object, more: dict[str, str] | None = None) -> None:
+        headers = {"Content-Type": "application/json", **(more or {})}
+        self._send(status, json.dumps(body).encode(), headers)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
-        self.seen.sent.append(len(body))
+        if self.command != "HEAD":
+            self.wfile.write(body)
+            self.seen.sent.append(len(body))
 
-    def _file(self, content: bytes, fault: Fault | None) -> None:
-        start = self._range_start(len(content))
-        if start is None:
-            return self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-        body, more = content[start:], 0
-        if fault and fault.kind == "corrupt" and start <= fault.at:
+    def _file(self, content: bytes, fault: Fault | None, headers: dict[str, str]) -> None:
+        kind, size = fault.kind if fault else "", len(content)
+        ranged = "Range" in self.headers and kind != "norange"
+        start, end = self._range(size) if ranged else (0, size)
+        if start >= size and size:
+            return self._send(416, b"", {"Content-Range": f"bytes */{size}"})
+        body = content[start:end]
+        if fault and kind == "corrupt" and start <= fault.at < end:
             where = fault.at - start
             body = body[:where] + bytes([body[where] ^ 0xFF]) + body[where + 1 :]
-        if fault and fault.kind == "length":
-            more = fault.value
-        self.send_response(206 if "Range" in self.headers else 200)
-        if "Range" in self.headers:
-            last = len(content) - 1
-            self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
-        self.send_header("Content-Length", str(len(body) + more))
+        more = fault.value if fault and kind == "length" else 0
+        self.send_response(206 if ranged else 200)
+        if ranged:
+            headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{size + more}"}
+        for name, value in {**headers, "Content-Length": str(len(body) + more)}.items():
+            self.send_header(name, value)
         self.end_headers()
         try:
             self._body(body, fault)
@@ -236,30 +284,35 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         return None
 
-    def _range_start(self, size: int) -> int | None:
-        asked = self.headers.get("Range")
-        if not asked:
-            return 0
-        start = int(asked.removeprefix("bytes=").split("-")[0])
-        return start if start < size else None
+    def _range(self, size: int) -> tuple[int, int]:
+        first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+        return int(first), min(int(last) + 1, size) if last else size
 
     def _body(self, body: bytes, fault: Fault | None) -> None:
         kind = fault.kind if fault else ""
-        cut = min(fault.at, len(body)) if fault and kind in ("drop", "reset", "trickle") else None
+        ends = ("drop", "reset", "trickle", "stall")
+        cut = min(fault.at, len(body)) if fault and kind in ends else None
         self._write(body[:cut])
         if fault and kind == "trickle":
             step = max(1, fault.value // 20)
             for at in range(cut or 0, len(body), step):
                 self.owner.nap(0.05)
                 self._write(body[at : at + step])
+        elif kind == "stall":
+            self.owner.nap(60)
+            self.close_connection = True
         elif kind in ("drop", "reset"):
             self._hang_up(reset=kind == "reset")
 
     def _write(self, body: bytes) -> None:
+        view, begin = memoryview(body), time.monotonic()
         for at in range(0, len(body), 1 << 18):
-            piece = body[at : at + (1 << 18)]
+            piece = view[at : at + (1 << 18)]
             self.wfile.write(piece)
             self.seen.sent.append(len(piece))
+            if self.owner.per_connection:
+                due = begin + (at + len(piece)) / self.owner.per_connection
+                self.owner.nap(max(0.0, due - time.monotonic()))
 
     def _hang_up(self, reset: bool) -> None:
         self.wfile.flush()

@@ -1,0 +1,1 @@
+"""Whether this host can serve, known before anything is loaded."""
