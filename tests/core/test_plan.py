@@ -17,7 +17,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 VERSIONS = [r["version"] for r in catalog().table("releases") if r["engine"] == "vllm-ascend"]
 WORKLOADS = ["latency", "throughput", "long-context"]
 ASCEND = [
-    dict(chip=chip, engine_version=version, workload=workload)
+    {"chip": chip, "engine_version": version, "workload": workload}
     for chip, version, workload in itertools.product(["a2", "a3"], VERSIONS, WORKLOADS)
 ]
 
@@ -64,6 +64,4 @@ def test_a_plan_that_cant_run_is_refused(processes, message):
 
 
 def test_one_port_on_two_nodes_is_fine():
-    plan_of(
-        process("a", ports=(Port(1, "x"),)), process("b", node="two", ports=(Port(1, "x"),))
-    )
+    plan_of(process("a", ports=(Port(1, "x"),)), process("b", node="two", ports=(Port(1, "x"),)))

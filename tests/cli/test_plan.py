@@ -1,0 +1,239 @@
+"""``ascend-v4 plan`` as an operator or a script uses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.sizing.test_fit import LOG
+
+
+def answer(outcome):
+    return json.loads(outcome.out)
+
+
+def test_the_kv_part_alone_for_a_script(ascend):
+    done = ascend(
+        *("plan", "--json", "--engine", "vllm", "--engine-version", "0.32.0"),
+        *("--available-kv-gib", 32, "--context", 1048576, "--max-num-batched-tokens", 8192),
+        *("--spec", "none"),
+    )
+    assert done.code == 0
+    said = answer(done)
+    kv = said["kv"]
+    figures = {
+        name: kv[name]
+        for name in (
+            *("available_gib", "bytes_per_block", "num_blocks", "in_flight_tokens"),
+            *("blocks_per_request", "gib_per_request", "max_concurrency"),
+            *("log_max_concurrency", "log_kv_tokens"),
+        )
+    }
+    assert figures == {
+        "available_gib": 32.0,
+        "bytes_per_block": 1002240,
+        "num_blocks": 34282,
+        "in_flight_tokens": 16384,
+        "blocks_per_request": 10778,
+        "gib_per_request": 10778 * 1002240 / 2**30,
+        "max_concurrency": 34282 / 10778,
+        "log_max_concurrency": 34282 / 10778,
+        "log_kv_tokens": 3335246,
+    }
+    assert said["verdict"] == "fits"
+
+
+def test_what_the_log_prints_differs_from_what_the_pool_holds_up_to_0_26(ascend):
+    done = ascend(
+        *("plan", "--json", "--engine", "vllm", "--engine-version", "0.25.1"),
+        *("--available-kv-gib", 32, "--context", 131072, "--max-num-batched-tokens", 8192),
+        *("--spec", "none"),
+    )
+    kv = answer(done)["kv"]
+    assert (round(kv["max_concurrency"], 2), round(kv["log_max_concurrency"], 2)) == (8.55, 9.49)
+
+
+def test_no_async_scheduling_halves_what_is_in_flight(ascend):
+    options = ("plan", "--json", "--engine", "vllm", "--available-kv-gib", 32)
+    both = [answer(ascend(*options, *more))["kv"] for more in ((), ("--no-async-scheduling",))]
+    assert both[0]["in_flight_tokens"] == 2 * both[1]["in_flight_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "verdict"),
+    [
+        (("--hardware", "1xh200"), 5, "does not fit"),
+        (("--hardware", "2xh200"), 0, "fits"),
+        (("--hardware", "2xa100"), 5, "does not fit"),
+        (("--hardware", "1xa2:910b4"), 5, "does not fit"),
+        (("--hardware", "1xa3"), 0, "fits"),
+        (("--hardware", "1xa2"), 16, "unsure"),
+        (("--hardware", "1xa3", "--engine-version", "0.13.0rc3"), 16, "unsure"),
+    ],
+)
+def test_verdicts_and_exit_codes(ascend, options, code, verdict):
+    done = ascend("plan", "--json", *options)
+    assert (done.code, answer(done)["verdict"]) == (code, verdict)
+
+
+def test_a_model_without_a_public_configuration_is_unknown(ascend):
+    hub = "deepseek-ai/DeepSeek-V4.1-Flash"
+    done = ascend("plan", "--hardware", "8xh200", "--model", hub)
+    assert done.code == 16
+    assert "no configuration of v4.1-flash is known" in done.err
+
+
+def test_a_broken_rule_stands_beside_the_arithmetic(ascend):
+    said = answer(ascend("plan", "--json", "--hardware", "2xa100"))
+    assert said["kv"]["bytes_per_block"] == 1002240
+    assert {"chip-unsupported", "guide-a100"} <= {note["id"] for note in said["findings"]}
+
+
+def test_ascend_weights_are_an_interval_and_name_no_single_number(ascend):
+    said = answer(ascend("plan", "--json", "--hardware", "1xa3"))
+    low, high = said["weights_gib_per_device"]
+    assert low < 28.73 < high
+    assert (said["calibrated"], said["anchor"]) == (True, "ci-a3-tp4-dp4")
+    assert isinstance(said["kv"]["num_blocks"], list)
+
+
+def test_the_text_says_what_decides(ascend):
+    done = ascend("plan", "--hardware", "2xh200")
+    assert done.code == 0
+    first, second, *_ = done.out.splitlines()
+    assert first.startswith("fits: one request of 131,072 tokens: 6.71 GiB of KV; a device has ")
+    assert second == "DeepSeek-V4-Flash on 2 x h200, TP2 x DP1, vllm 0.32.0, spec mtp"
+    assert "costs a request as much KV as 208 tokens of context" in done.out
+    assert "throughput: no anchor" in done.out
+    assert "serve it with: vllm serve " in done.out
+
+
+def test_explain_names_every_source(ascend):
+    said = answer(ascend("plan", "--json", "--explain", "--hardware", "2xh200"))
+    assert [t["term"] for t in said["terms"]][:5] == [
+        *("device memory", "usable", "weights", "everything else", "available for KV"),
+    ]
+    assert all(term["source"] for term in said["terms"])
+    assert "bytes per block" in ascend("plan", "--explain", "--hardware", "2xh200").out
+
+
+def test_the_sweep_shows_the_trade(ascend):
+    done = ascend("plan", "--json", "--sweep", "--engine", "vllm", "--available-kv-gib", 32)
+    rows = answer(done)["sweep"]
+    assert [row["max_num_batched_tokens"] for row in rows] == [512, 1024, 2048, 4096, 8192, 16384]
+    held = [row["concurrency"]["131072"][0] for row in rows]
+    assert held == sorted(held, reverse=True)
+    assert "batched tokens" in ascend("plan", "--sweep", "--hardware", "2xh200").out
+
+
+def test_an_upgrade_that_halves_the_concurrency_is_said_before(ascend):
+    options = ("--hardware", "4xh200", "--available-kv-gib", 32, "--context", 131072)
+    done = ascend("plan", "compare-releases", "0.25.1", "0.26.0", *options, "--json")
+    said = answer(done)
+    assert done.code == 0
+    assert said["concurrency_ratio"] == pytest.approx(3866 / 7194, abs=0.001)
+    assert "46% fewer requests" in said["says"]
+    text = ascend("plan", "compare-releases", "0.25.1", "0.26.0", *options)
+    assert text.out.startswith("from 0.25.1 to 0.26.0: 46% fewer requests at once")
+
+
+def test_models_side_by_side(ascend):
+    rows = answer(ascend("plan", "compare-models", "--hardware", "8xh200", "--json"))["models"]
+    assert [row["model"] for row in rows] == [
+        *("flash", "pro", "llama-3.3-70b", "qwen2.5-72b", "v4.1-flash"),
+    ]
+    by_name = {row["model"]: row for row in rows}
+    assert by_name["v4.1-flash"]["verdict"] == "unknown"
+    assert by_name["flash"]["verdict"] == "fits"
+    assert by_name["llama-3.3-70b"]["formula"] == "generic"
+    assert by_name["flash"]["licence"] == "MIT"
+    assert "DeepSeek-V4.1-Flash" in ascend("plan", "compare-models", "--hardware", "8xh200").out
+
+
+def test_scaling_only_from_measurements(ascend):
+    load = ("--rps", 20, "--input", 3500, "--output", 1500, "--tpot-ms", 50)
+    done = ascend("plan", "scale", "--hardware", "1xa3", *load, "--json")
+    option = answer(done)["options"][0]
+    # 20 x 1500 tokens/s over 15,569.48 for each two nodes: two units, one more in doubt.
+    assert (option["units"], option["nodes"]) == ([2, 3], [4, 6])
+    assert (option["prefill_to_decode"], option["unit_nodes"]) == ("1:1", 2)
+    assert option["source"].startswith("https://github.com/vllm-project/vllm-ascend/")
+    odd = ascend("plan", "scale", "--hardware", "1xa3", "--rps", 1, "--input", 7, "--output", 7)
+    assert odd.code == 16
+    assert odd.out.startswith("no anchor")
+
+
+def test_a_log_calibrates_later_plans(ascend, tmp_path):
+    log = tmp_path / "startup.log"
+    log.write_text(LOG)
+    hardware = ("--hardware", "2xrtx-pro-6000")
+    done = ascend("plan", "--json", "--from-log", log, *hardware)
+    assert done.code == 0
+    said = answer(done)
+    errors = {line["what"]: line["error"] for line in said["lines"]}
+    assert abs(errors["tokens"]) < 0.0005
+    launch = (
+        *("--engine-version", "0.25.1", "--tensor-parallel-size", 2, "--spec", "mtp"),
+        *("--max-num-batched-tokens", 4096, "--gpu-memory-utilization", 0.95),
+    )
+    later = answer(ascend("plan", "--json", *hardware, *launch, "--context", 1048576))
+    assert later["anchor"] == f"site:{log}"
+    low, high = later["kv"]["available_gib"]
+    assert low < 10.29 < high
+    assert later["verdict"] == "fits"
+    text = ascend("plan", "--from-log", log, *hardware)
+    assert "saved: other memory" in text.out
+
+
+def test_a_log_without_a_figure_is_refused(ascend, tmp_path):
+    log = tmp_path / "other.log"
+    log.write_text("hello\n")
+    done = ascend("plan", "--from-log", log, "--hardware", "1xh200")
+    assert done.code == 18
+    assert "no line about weights or KV memory" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--hardware", "2xh9000"), "'h9000' is not a chip"),
+        (("--hardware", "0xh200"), "is not COUNTxCHIP"),
+        (("--hardware", "h200"), "is not COUNTxCHIP"),
+        (("--hardware", "2xa3", "--nodes", "3"), "--nodes 3 was given too"),
+        (("--hardware", "2xh200", "--chip", "a3"), "--chip a3 was given too"),
+        ((), "name no profile and no chip"),
+        (("--hardware", "1xh200", "--plot", "plan.pdf"), "must end in .png or .svg"),
+    ],
+)
+def test_bad_input_is_a_sentence(ascend, options, words):
+    done = ascend("plan", *options)
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_picture_or_a_clear_error(ascend, tmp_path):
+    path = tmp_path / "plan.svg"
+    done = ascend("plan", "--hardware", "2xh200", "--plot", path)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        assert done.code == 2
+        assert "pip install 'ascend-v4[plot]'" in done.err
+    else:
+        assert done.code == 0
+        assert "<svg" in path.read_text()
+
+
+def test_the_process_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom ascend_v4.cli import main\n"
+        "main(['plan', '--hardware', '1xa3'])\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'yaml', 'rich', 'httpx', 'matplotlib'}\n"
+        "sys.exit(len(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
