@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +15,15 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .options import json_option, launch_options, request_of
 from .output import print_findings, print_json, print_result, status
 from .planning import compiled_or_refused, host_of
+from .run_options import run_options
 
 if TYPE_CHECKING:
     from ascend_v4.core.compiler import Compiled
-    from ascend_v4.core.plan import LaunchPlan, Process
+    from ascend_v4.core.plan import LaunchPlan
     from ascend_v4.core.request import LaunchRequest
     from ascend_v4.host.system import Host
+    from ascend_v4.run.launch import Launch
+    from ascend_v4.run.outcome import Failure
 
 __all__ = ["command"]
 
@@ -26,19 +31,7 @@ __all__ = ["command"]
 @click.command("serve")
 @click.option("--dry-run", is_flag=True, help="Print the command (or, with --json, the plan) only.")
 @click.option("--show-origin", is_flag=True, help="Say where each value came from.")
-@click.option(
-    "--deadline",
-    type=click.FloatRange(min=1),
-    metavar="SECONDS",
-    help="Longest start (30 min, Pro 60 min).",
-)
-@click.option(
-    "--ready-check",
-    type=click.Choice(["none", "generate"]),
-    default="generate",
-    show_default=True,
-    help="Ready when it listens, or when it has generated a token.",
-)
+@run_options
 @json_option
 @launch_options
 @click.pass_context
@@ -47,14 +40,14 @@ def command(
     /,
     dry_run: bool,
     show_origin: bool,
-    deadline: float | None,
     ready_check: str,
     as_json: bool,
-    **_options: Any,
+    **options: Any,
 ) -> int:
     """Launch `vllm serve` and wait until it has really generated a token.
 
     Prints the endpoint on stdout once it serves; the server's log goes to stderr.
+    TERM or Ctrl-C drains and stops, a second one stops now; nothing is left behind.
     Arguments after -- go to vllm serve: JSON is merged, other flags replace ours.
     """
     from ascend_v4.host.facts import fill_from_host
@@ -66,13 +59,15 @@ def command(
     compiled = compiled_or_refused(request, host)
     if show_origin:
         tell_origins(compiled, dry_run=dry_run and not as_json)
+    runtime = runtime_of(options["runtime"], compiled.plan, host, dry_run=dry_run)
     if dry_run:
-        print_plan(compiled.plan, host, as_json)
+        print_plan(compiled.plan, host, as_json, runtime)
         return 0
-    return launch(compiled.plan, host, deadline, as_json)
+    wanted = how(compiled.plan, ready_check, runtime, options)
+    return launch(compiled.plan, host, wanted, as_json, options["detach"])
 
 
-def print_plan(plan: LaunchPlan, host: Host, as_json: bool) -> None:
+def print_plan(plan: LaunchPlan, host: Host, as_json: bool, runtime: str) -> None:
     """Print the plan as JSON, or as the one shell line that runs it.
 
     The CPU engine lives in an environment of its own, so its line names the full path.
@@ -84,6 +79,11 @@ def print_plan(plan: LaunchPlan, host: Host, as_json: bool) -> None:
         print_json(plan.to_json())
         return
     process = plan.processes[0]
+    if runtime == "docker":
+        from ascend_v4.render.docker import docker_line
+
+        print_result(docker_line(plan, process))
+        return
     if plan.profile == "cpu":
         program = str(engine_dir(host.env, "cpu") / "bin" / "vllm")
         process = replace(process, argv=(program, *process.argv[1:]))
@@ -125,114 +125,120 @@ def fits(chips: list[str], request: LaunchRequest) -> bool:
     return request.profile in chips
 
 
-def launch(plan: LaunchPlan, host: Host, deadline: float | None, as_json: bool) -> int:
-    """Run a plan's server to its end; return the exit status."""
-    from ascend_v4.run.inherit import clean_environment, jemalloc
-    from ascend_v4.run.ready import ReadyProbe
-    from ascend_v4.run.server import Server, supervise
+def runtime_of(asked: str, plan: LaunchPlan, host: Host, *, dry_run: bool) -> str:
+    """Return ``native`` or ``docker``.
 
-    process = plan.processes[0]
-    program = find_program(plan, host)
-    check_weights(plan)
-    check_port(process, host)
-    env, dropped = clean_environment(host.env, process)
-    print_findings(dropped)
-    if plan.profile == "ascend" and (preloaded := jemalloc(host, env)):
-        status(f"preloading {preloaded}")
-    assert process.ready is not None
-    served = process.argv[process.argv.index("--served-model-name") + 1]
-    probe = ReadyProbe(process.ready.url, served, env.get("VLLM_API_KEY", ""))
-    status(f"starting {plan.engine} {plan.engine_version}: {program} serve {plan.model_path}")
-    server = Server([program, *process.argv[1:]], env)
-
-    def told(seconds: float) -> None:
-        endpoint = f"{probe.url}/v1"
-        if as_json:
-            print_json({"endpoint": endpoint, "model": served, "ready_s": round(seconds, 3)})
-        else:
-            print_result(endpoint)
-        status(f"ready after {seconds:.1f} s: {served} at {endpoint}; Ctrl-C stops it")
-
-    return supervise(
-        server,
-        probe if process.ready.check == "generate" else None,
-        deadline or process.deadline_s,
-        process.drain_s,
-        told,
-    )
-
-
-def check_weights(plan: LaunchPlan) -> None:
-    """Raise AscendV4Error unless the directory holds the checkpoint of the plan.
-
-    The rehearsal checkpoint is built here when it is missing.
+    ``auto`` is native where the engine is installed or docker is not; docker runs the
+    official image where only docker is there. A dry run is about no machine: native.
     """
-    from ascend_v4.weights.kind import checkpoint_of, require_directory
-
-    if plan.checkpoint == "rehearsal" and not Path(plan.model_path).exists():
-        from ascend_v4.rehearsal.build import build_rehearsal
-
-        status(f"building the rehearsal checkpoint in {plan.model_path}")
-        build_rehearsal(Path(plan.model_path))
-    require_directory(plan.model_path, download_command(plan))
-    found = checkpoint_of(plan.model_path)
-    if found not in (None, plan.checkpoint):
-        raise AscendV4Error(
-            ExitCode.WEIGHTS_WRONG_KIND,
-            "wrong-weights",
-            f"{plan.model_path} holds {found}, and this launch is for {plan.checkpoint}"
-            + why_wrong(str(found), plan),
-            download_command(plan),
-        )
-
-
-def why_wrong(found: str, plan: LaunchPlan) -> str:
-    """Return why the weights found can't be served on the chip, where that is known."""
-    if plan.profile == "ascend" and plan.chip[:2] in ("a2", "a3") and found.endswith("fp4"):
-        return f"; {plan.chip.upper()} can't serve the FP8/FP4 original (vllm-ascend issue 12675)"
-    return ""
-
-
-def download_command(plan: LaunchPlan) -> str:
-    """Return the command that fetches a plan's weights to where it looks for them."""
-    model = plan.model_id
-    return f"ascend-v4 download --profile {plan.profile} --model {model} --dir {plan.model_path}"
-
-
-def find_program(plan: LaunchPlan, host: Host) -> str:
-    """Return the full path of the engine; raises AscendV4Error (host not ready) without one."""
+    if asked != "auto" or dry_run:
+        return "docker" if asked == "docker" else "native"
     from ascend_v4.engine.locate import find_engine
     from ascend_v4.paths import engine_dir
 
-    program = find_engine(host, plan.profile, engine_dir(host.env, plan.profile))
-    if program is None:
-        where = (
-            "ascend-v4 engine install --profile cpu"
-            if plan.profile == "cpu"
-            else f"run inside the image {plan.image}, or pip install 'ascend-v4[{plan.profile}]'"
-        )
+    if plan.profile == "cpu" or not plan.image or host.which("docker") is None:
+        return "native"
+    found = find_engine(host, plan.profile, engine_dir(host.env, plan.profile))
+    return "native" if found else "docker"
+
+
+def how(plan: LaunchPlan, ready_check: str, runtime: str, options: dict[str, Any]) -> Launch:
+    """Return how to run the plan, from the options of the command.
+
+    Raises AscendV4Error (refused) for the answer gate, which this version has not.
+    """
+    from ascend_v4.run.attempt import Options
+    from ascend_v4.run.launch import Launch
+    from ascend_v4.run.ready import GATES
+
+    if ready_check == "gate" and not GATES:
         raise AscendV4Error(
-            ExitCode.HOST_NOT_READY,
-            "no-engine",
-            f"the engine {plan.engine} is not installed: no `vllm` on PATH and none of ours",
-            where,
+            ExitCode.REFUSED,
+            "no-gate",
+            "--ready-check gate: this installation has no answer gate",
+            "use --ready-check generate",
         )
-    return str(program)
+    process = plan.processes[0]
+    watched = Options(
+        deadline_s=options["deadline"] or process.deadline_s,
+        drain_s=process.drain_s if options["drain_timeout"] is None else options["drain_timeout"],
+        ready_check=ready_check,
+        gate=next(iter(GATES.values()), None),
+        probe_interval_s=options["probe_interval"],
+        probe_timeout_s=options["probe_timeout"],
+    )
+    return Launch(
+        watched,
+        options["restart"] == "on-failure",
+        options["ready_fd"],
+        options["ready_file"],
+        runtime,
+        say=status,
+        tell=print_findings,
+    )
 
 
-def check_port(process: Process, host: Host) -> None:
-    """Raise AscendV4Error (busy), naming the holder, if a port of the process is taken."""
-    from ascend_v4.host.ports import holder_of_port, port_free
+def launch(plan: LaunchPlan, host: Host, wanted: Launch, as_json: bool, detach: bool) -> int:
+    """Run a plan's server to its end, or start it and leave; return the exit status."""
+    from ascend_v4.run.detach import detached
+    from ascend_v4.run.launch import launch_facts, prepare
 
-    address = process.argv[process.argv.index("--host") + 1]
-    for wanted in process.ports:
-        if port_free(address, wanted.port):
-            continue
-        holder = holder_of_port(host, wanted.port)
-        who = f"{holder.name} (pid {holder.pid})" if holder and holder.pid else "another process"
-        raise AscendV4Error(
-            ExitCode.BUSY,
-            "port-in-use",
-            f"port {wanted.port} ({wanted.use}) is held by {who}",
-            f"stop it, or choose another: --port {wanted.port + 1}",
-        )
+    if detach:
+        facts = detached(plan, host, wanted)
+        if as_json:
+            print_json(facts)
+        else:
+            print_result(facts["run_id"])
+            status(f"started; ascend-v4 wait {facts['run_id']} --for ready")
+        return 0
+    prepared = prepare(plan, host, wanted)
+
+    def told(seconds: float) -> None:
+        if as_json:
+            print_json({**launch_facts(prepared), "ready_s": round(seconds, 3)})
+        else:
+            print_result(prepared.endpoint)
+        where = f"{prepared.model} at {prepared.endpoint}"
+        status(f"ready after {seconds:.1f} s: {where}; Ctrl-C stops it [{prepared.run.run_id}]")
+
+    outcome = prepared.supervise(quietly(told))
+    forget_broken_streams()
+    if outcome.left:
+        raise outcome.uncleaned()
+    if outcome.failure is not None and outcome.stopped_by is None:
+        show_tail(outcome.failure, alone=len(plan.processes) == 1)
+        raise outcome.failure.error()
+    return outcome.code
+
+
+def quietly(call: Callable[[float], None]) -> Callable[[float], None]:
+    """Return the call with a closed stdout survived: nobody to tell is no reason to stop."""
+
+    def told(seconds: float) -> None:
+        with suppress(OSError, ValueError):
+            call(seconds)
+
+    return told
+
+
+def forget_broken_streams() -> None:
+    """Point a closed stdout or stderr at nothing, or Python would exit with 120 at the end."""
+    import os
+    import sys
+
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
+
+
+def show_tail(failure: Failure, *, alone: bool) -> None:
+    """Show the last lines of the member that failed, where several logs were mixed."""
+    if alone:
+        return
+    status(f"last lines of {failure.member}:")
+    for line in failure.tail:
+        status(f"  {line}")

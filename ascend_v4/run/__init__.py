@@ -1,1 +1,1 @@
-"""Running a plan: the inherited environment, the process, and when it is ready."""
+"""Running a plan: the inherited environment, the processes, when they are ready, their end."""

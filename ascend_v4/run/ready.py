@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-import httpx
+from .http import request
 
-__all__ = ["ReadyProbe"]
+__all__ = ["GATES", "Gate", "ReadyProbe"]
+
+#: A check of answers: None when they are right, else what is wrong with them.
+Gate = Callable[["ReadyProbe"], "str | None"]
+#: Answer checks by name, put here by the part that has one.
+GATES: dict[str, Gate] = {}
 
 
 @dataclass
@@ -23,25 +31,46 @@ class ReadyProbe:
     timeout_s: float = 60.0
     last: str = "nothing listens yet"
 
-    def generated(self) -> bool:
+    def listening(self) -> bool:
+        """Return whether anything accepts a connection."""
+        url = urlsplit(self.url)
+        try:
+            socket.create_connection((url.hostname or "127.0.0.1", url.port or 80), 5.0).close()
+        except OSError:
+            return False
+        return True
+
+    def healthy(self, timeout_s: float = 5.0) -> bool:
+        """Return whether ``/health`` says 200; no proof that the engine works."""
+        try:
+            status = request(self.url, "/health", key=self.key, timeout_s=timeout_s).status
+        except ConnectionRefusedError:
+            self.last = "nothing listens yet"
+            return False
+        except OSError as error:
+            self.last = f"/health: {error}"
+            return False
+        self.last = f"/health says {status}"
+        return status == 200
+
+    def generated(self, timeout_s: float | None = None) -> bool:
         """Return whether the server answered one completion with at least one token.
 
         Never raises; ``last`` says why not.
         """
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        if not self.healthy():
+            return False
         body = {"model": self.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
-        # Proxies are for the internet; the server is ours and local.
-        with httpx.Client(base_url=self.url, headers=headers, trust_env=False) as client:
-            try:
-                client.get("/health", timeout=5.0).raise_for_status()
-                reply = client.post("/v1/completions", json=body, timeout=self.timeout_s)
-                reply.raise_for_status()
-                tokens = int(reply.json()["usage"]["completion_tokens"])
-            except httpx.ConnectError:
-                self.last = "nothing listens yet"
+        wait = timeout_s or self.timeout_s
+        try:
+            reply = request(self.url, "/v1/completions", body=body, key=self.key, timeout_s=wait)
+            if reply.status != 200:
+                text = reply.body[:200].decode(errors="replace")
+                self.last = f"the completion was refused with {reply.status}: {text}"
                 return False
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                self.last = f"{type(error).__name__}: {error}"
-                return False
+            tokens = int(reply.json()["usage"]["completion_tokens"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.last = f"the completion failed: {type(error).__name__}: {error}"
+            return False
         self.last = f"the completion had {tokens} tokens"
         return tokens >= 1

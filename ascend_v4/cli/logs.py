@@ -1,0 +1,98 @@
+"""``ascend-v4 logs``: what the engine of a run said."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ascend_v4.errors import AscendV4Error, ExitCode
+
+from .output import print_result
+from .planning import host_of
+
+if TYPE_CHECKING:
+    from ascend_v4.run.state import RunDir
+
+__all__ = ["command"]
+
+POLL_S = 0.2
+
+
+@click.command("logs")
+@click.argument("run_id", required=False, metavar="[RUN]")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--member", help="Only this process of the plan.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True)
+@click.pass_context
+def command(
+    ctx: click.Context, run_id: str | None, follow: bool, member: str | None, lines: int
+) -> None:
+    """Print the end of a run's logs, times in UTC, secrets masked."""
+    from ascend_v4.run.logs import tail
+    from ascend_v4.run.state import find_run
+
+    run = find_run(host_of(ctx).env, run_id)
+    names = run.members()
+    if member is not None and member not in names:
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "unknown-member",
+            f"{run.run_id} has no member '{member}'; it has {', '.join(names) or 'none'}",
+            f"ascend-v4 logs {run.run_id}",
+        )
+    chosen = [member] if member else names
+    places = {name: end_of(run.log(name)) for name in chosen}
+    for name in chosen:
+        for line in tail(run.log(name), lines):
+            print_result(prefixed(name, line, several=len(chosen) > 1))
+    if follow:
+        follow_until_end(run, chosen, places)
+
+
+def prefixed(name: str, line: str, *, several: bool) -> str:
+    """Return a line, named where the lines of several members are mixed."""
+    return f"{name} | {line}" if several else line
+
+
+def end_of(path: Path) -> tuple[int, int]:
+    """Return a log's inode and size in bytes, zeros where there is none yet."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_size
+
+
+def follow_until_end(run: RunDir, names: list[str], places: dict[str, tuple[int, int]]) -> None:
+    """Print what is appended, over rotations, until the run is over."""
+    while True:
+        living = run.alive()
+        for name in names:
+            places[name] = print_new(run.log(name), name, places[name], several=len(names) > 1)
+        if not living:
+            return
+        time.sleep(POLL_S)
+
+
+def print_new(path: Path, name: str, place: tuple[int, int], *, several: bool) -> tuple[int, int]:
+    """Print the whole lines behind ``place`` (inode, offset); return the new place."""
+    inode, offset = place
+    now, size = end_of(path)
+    if inode and now != inode:
+        print_new(path.with_name(f"{path.name}.1"), name, (0, offset), several=several)
+        offset = 0
+    if size <= offset:
+        return now, offset
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except OSError:
+        return now, offset
+    whole, newline, _ = data.rpartition(b"\n")
+    for line in whole.decode(errors="replace").splitlines():
+        print_result(prefixed(name, line, several=several))
+    return now, offset + len(whole) + len(newline)

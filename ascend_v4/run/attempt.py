@@ -1,0 +1,355 @@
+"""One start of a run's members, from the first process to the last one gone."""
+
+from __future__ import annotations
+
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ascend_v4.errors import ExitCode
+
+from .liveness import Liveness, Prober, Sample, look
+from .member import Member
+from .outcome import Failure, Outcome, died
+from .procs import scan
+from .ready import Gate, ReadyProbe
+from .signals import FORWARDED, STOPPING, Signals
+
+__all__ = ["Attempt", "Options", "Spec"]
+
+POLL_S = 0.2
+#: The engine gets this much longer than its drain before it is killed.
+MARGIN_S = 3.0
+#: What the others get when one member failed.
+FAIL_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One member to start: full path and arguments, environment, how to know it is ready.
+
+    ``cleanup`` are commands for what is no process of ours, such as a container.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    probe: ReadyProbe | None = None
+    starts_after: tuple[str, ...] = ()
+    cleanup: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is watched; times in seconds."""
+
+    deadline_s: float = 1800.0
+    drain_s: float = 60.0
+    ready_check: str = "generate"
+    gate: Gate | None = None
+    probe_interval_s: float = 30.0
+    probe_timeout_s: float = 15.0
+    probe_failures: int = 3
+
+
+@dataclass
+class Attempt:
+    """Starts the members in order, waits until they serve, watches them, ends them all.
+
+    ``start`` starts one member; ``on_ready`` and ``on_change`` tell the world.
+    """
+
+    specs: Sequence[Spec]
+    options: Options
+    signals: Signals
+    start: Callable[[Spec], Member]
+    on_ready: Callable[[float], None]
+    on_change: Callable[[str], None]
+    members: dict[str, Member] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
+        self.ready: set[str] = set()
+        self.stopping = False
+        self.ended_alone = False
+        self.kill_at: float | None = None
+        self.forwarded: set[int] = set()
+        self.prober = Prober(self.signals.wake)
+        self.asked: str | None = None
+        self.next_probe = 0.0
+        self.next_refresh = 0.0
+        self.liveness = {s.name: Liveness(self.options.probe_failures) for s in self.specs}
+        self.turn = 0
+
+    def run(self) -> Outcome:
+        """Run to the end; on return no process of the members is left, or it is named."""
+        try:
+            self.start_next()
+            while self.members and not all(m.over for m in self.members.values()):
+                self.step()
+        finally:
+            for member in self.members.values():
+                if not member.over:
+                    member.kill()
+                    member.wait_over(15.0)
+        return self.outcome
+
+    def start_next(self) -> None:
+        """Start every member whose predecessors are ready."""
+        for spec in self.specs:
+            waiting = set(spec.starts_after) - self.ready
+            if spec.name in self.members or waiting or self.stopping:
+                continue
+            self.members[spec.name] = self.start(spec)
+
+    def step(self) -> None:
+        """Wait for the next thing to happen, and act on all that did."""
+        open_members = [m for m in self.members.values() if not m.over]
+        readable, _, _ = select.select([self.signals, *open_members], [], [], self.pause())
+        for number in self.signals.take():
+            self.on_signal(number)
+        for member in open_members:
+            if member in readable:
+                self.on_news(member)
+        now = time.monotonic()
+        if self.kill_at is not None and now >= self.kill_at:
+            self.kill()
+        if not self.stopping:
+            self.watch(now)
+        self.refresh(now)
+
+    def pause(self) -> float:
+        """Return how long to sleep at most, seconds."""
+        if self.stopping:
+            return 0.1
+        if not self.is_ready():
+            return POLL_S
+        now = time.monotonic()
+        return max(0.0, min(self.next_refresh, self.next_probe or now + 3600) - now)
+
+    def is_ready(self) -> bool:
+        """Whether every member is ready."""
+        return len(self.ready) == len(self.specs)
+
+    # What happens to us
+
+    def on_signal(self, number: int) -> None:
+        """Drain on the first TERM or INT, stop now on a second or on QUIT, forward the rest."""
+        if number in FORWARDED:
+            self.forwarded.add(number)
+            self.tell(number)
+            return
+        if number not in STOPPING:
+            return
+        if self.outcome.stopped_by is not None or number == signal.SIGQUIT:
+            self.outcome.stopped_by = self.outcome.stopped_by or number
+            self.stopping = True
+            self.kill()
+            return
+        if self.outcome.failure is None:
+            self.outcome.stopped_by = number
+        already = self.stopping
+        drain = self.options.drain_s if self.is_ready() else 0.0
+        self.stop(number, drain + MARGIN_S)
+        if not already:
+            self.on_change("draining")
+
+    def on_news(self, member: Member) -> None:
+        """Take what a guardian says: the end of its main process above all."""
+        before = member.exit_status
+        member.hear()
+        ending = member.ending
+        if member.exit_status is not None and before is None:
+            self.on_exit(member)
+        if member.over and ending is None:
+            ending = member.ending
+        if member.over and ending is not None:
+            self.outcome.killed += ending.killed
+            self.outcome.left += ending.left
+            if ending.guardian_lost and not self.stopping:
+                self.fail(died(member, ready=self.is_ready(), alone=len(self.specs) == 1))
+
+    def on_exit(self, member: Member) -> None:
+        """Judge the end of a member's main process: asked for, forwarded, by itself, a failure."""
+        status = member.exit_status or 0
+        if self.stopping:
+            return
+        alone = len(self.specs) == 1
+        if -status in self.forwarded:
+            self.outcome.stopped_by = -status
+            self.stop(signal.SIGTERM, FAIL_GRACE_S)
+        elif status == 0 and self.is_ready() and not member.phases.lost:
+            self.stop(signal.SIGTERM, FAIL_GRACE_S)
+        else:
+            self.settle(member)
+            self.fail(died(member, ready=self.is_ready(), alone=alone))
+
+    def settle(self, member: Member) -> None:
+        """Give the log's reader a moment for the last lines, where the error is."""
+        deadline = time.monotonic() + 0.5
+        while member.copier.is_alive() and time.monotonic() < deadline:
+            if member.wait_over(0.02):
+                return
+
+    def fail(self, failure: Failure) -> None:
+        """Keep the first failure and end everything."""
+        if self.outcome.failure is None and self.outcome.stopped_by is None:
+            self.outcome.failure = failure
+        self.stop(signal.SIGTERM, FAIL_GRACE_S)
+
+    # What we do to the members
+
+    def tell(self, number: int) -> None:
+        """Send a signal to the main process of each member that has one."""
+        for member in self.members.values():
+            if member.exit_status is None:
+                member.signal(number)
+
+    def stop(self, number: int, grace_s: float) -> None:
+        """Ask every member to end, and kill what is left after ``grace_s`` seconds."""
+        self.stopping = True
+        at = time.monotonic() + grace_s
+        self.kill_at = at if self.kill_at is None else min(self.kill_at, at)
+        self.prober.drop()
+        self.tell(number)
+
+    def kill(self) -> None:
+        """Kill every process of every member."""
+        self.kill_at = None
+        for member in self.members.values():
+            if not member.over:
+                member.kill()
+
+    # Watching
+
+    def watch(self, now: float) -> None:
+        """Take the result of a probe, ask the next one, mind the deadline."""
+        if not self.is_ready():
+            self.watch_start(now)
+        elif self.options.probe_interval_s > 0:
+            self.watch_life(now)
+
+    def watch_start(self, now: float) -> None:
+        """Find out whether the members that were started are ready."""
+        result = self.prober.take()
+        if result is not None and self.asked is not None:
+            self.on_answer(self.asked, result)
+        if self.is_ready() or self.stopping:
+            return
+        if now - self.began > self.options.deadline_s:
+            self.fail(self.late())
+            return
+        pending = [s for s in self.specs if s.name in self.members and s.name not in self.ready]
+        if pending and not self.prober.busy:
+            spec = pending[self.turn % len(pending)]
+            self.turn += 1
+            self.asked = spec.name
+            self.prober.ask(lambda: self.check(spec))
+
+    def check(self, spec: Spec) -> bool | str:
+        """Return whether a member is ready, or what is wrong with its answers; in the thread."""
+        probe = spec.probe
+        if probe is None or self.options.ready_check == "none":
+            return probe is None or probe.listening()
+        if not probe.generated():
+            return False
+        wrong = None
+        if self.options.ready_check == "gate" and self.options.gate is not None:
+            wrong = self.options.gate(probe)
+        return wrong or True
+
+    def on_answer(self, name: str, result: object) -> None:
+        """Act on the answer of a ready check."""
+        if isinstance(result, str):
+            member = self.members[name]
+            text = f"the answers of {name} are wrong: {result}"
+            code = int(ExitCode.WRONG_ANSWERS)
+            self.fail(Failure(code, "wrong-answers", text, "", name, tail=member.tail.text()))
+        elif result is True:
+            self.ready.add(name)
+            self.start_next()
+            if self.is_ready():
+                self.became_ready()
+
+    def became_ready(self) -> None:
+        """Tell that the run serves."""
+        now = time.monotonic()
+        self.outcome.ready_at, self.outcome.ready_s = now, now - self.began
+        self.next_probe = now + self.options.probe_interval_s
+        for member in self.members.values():
+            member.phases.served()
+        self.on_ready(self.outcome.ready_s)
+
+    def late(self) -> Failure:
+        """Return the failure of a start that took too long, with the phase it was in."""
+        spec = next(s for s in self.specs if s.name not in self.ready)
+        member = self.members.get(spec.name)
+        phase = member.phases.phase.text() if member else "not started"
+        last = spec.probe.last if spec.probe else ""
+        cause = member.phases.cause() if member else None
+        return Failure(
+            int(ExitCode.NOT_READY_IN_TIME),
+            "not-ready",
+            f"{'the server' if len(self.specs) == 1 else spec.name} generated no token before the "
+            f"deadline of {self.options.deadline_s:g} s; phase: {phase}; last seen: {last}",
+            "read the log; --deadline SECONDS allows more time",
+            spec.name,
+            None,
+            phase,
+            cause.line if cause else "",
+            member.tail.text() if member else [],
+        )
+
+    def watch_life(self, now: float) -> None:
+        """Probe one member after the other, each once an interval."""
+        limit = 4 * self.options.probe_timeout_s
+        result = self.prober.take()
+        if result is None and self.prober.busy and now - self.prober.since > limit:
+            # A reply that trickles in for ever is no reply.
+            self.prober.drop()
+            result = Sample(False, False)
+        if isinstance(result, Sample) and self.asked is not None:
+            self.on_sample(self.asked, result)
+        if self.prober.busy or now < self.next_probe or self.stopping:
+            return
+        probed = [s for s in self.specs if s.probe is not None]
+        if not probed:
+            self.next_probe = now + 3600
+            return
+        spec = probed[self.turn % len(probed)]
+        self.turn += 1
+        self.asked = spec.name
+        self.next_probe = now + self.options.probe_interval_s / len(probed)
+        probe = spec.probe
+        assert probe is not None
+        self.prober.ask(lambda: look(probe, self.options.probe_timeout_s))
+
+    def on_sample(self, name: str, sample: Sample) -> None:
+        """Judge a sample of a member that serves."""
+        judge = self.liveness[name]
+        hung = judge.judge(sample)
+        if judge.failed:
+            self.on_change(f"{name}: probe failed ({judge.failed} of {judge.failures})")
+        if hung:
+            member = self.members[name]
+            text = (
+                f"{name} hangs: {judge.failed} one-token probes failed and no counter moved; "
+                f"/health {'says 200' if sample.healthy else 'does not answer either'}"
+            )
+            hint = f"ascend-v4 logs {member.run_id} --member {name}"
+            self.fail(
+                Failure(int(ExitCode.HUNG), "hung", text, hint, name, tail=member.tail.text())
+            )
+
+    def refresh(self, now: float) -> None:
+        """Remember which processes there are; often while they are being made."""
+        if now < self.next_refresh:
+            return
+        self.next_refresh = now + (30.0 if self.is_ready() else 2.0)
+        table = scan()
+        for member in self.members.values():
+            member.refresh(table)
+        self.on_change("")

@@ -1,0 +1,94 @@
+"""Starting a run in the background: all checks are still the caller's to see."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any
+
+from ascend_v4.core.plan import LaunchPlan
+from ascend_v4.errors import AscendV4Error, ExitCode
+from ascend_v4.host.system import Host
+
+from .launch import Launch, Prepared, launch_facts, prepare
+
+__all__ = ["detached"]
+
+
+def detached(plan: LaunchPlan, host: Host, launch: Launch) -> dict[str, Any]:
+    """Start a launcher in a session of its own; return the facts of its run.
+
+    The checks, claims and the run's folder are made before this returns. Raises the
+    AscendV4Error of a launch that was refused.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        become(plan, host, launch, write)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        text = pipe.read()
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        raise AscendV4Error(
+            ExitCode.FAULT, "launcher-died", "the launcher ended before it said a word"
+        ) from None
+    if "error" in answer:
+        os.waitpid(pid, 0)
+        error = answer["error"]
+        raise AscendV4Error(ExitCode(error["code"]), error["kind"], error["message"], error["next"])
+    return dict(answer)
+
+
+def become(plan: LaunchPlan, host: Host, launch: Launch, write: int) -> None:
+    """Be the launcher, in the forked child; never returns."""
+    code = 1
+    try:
+        os.setsid()
+        prepared = prepare(plan, host, launch)
+        redirect(str(prepared.run.path / "launcher.log"))
+        os.write(write, json.dumps(launch_facts(prepared)).encode())
+        os.close(write)
+        code = run(prepared)
+    except AscendV4Error as error:
+        with contextlib.suppress(OSError):
+            os.write(write, json.dumps(error.to_json()).encode())
+        code = int(error.code)
+    except BaseException as error:
+        say(f"error: {type(error).__name__}: {error}")
+    finally:
+        os._exit(code)
+
+
+def run(prepared: Prepared) -> int:
+    """Supervise to the end; the launcher's own words are in ``launcher.log``."""
+    outcome = prepared.supervise(lambda s: say(f"ready after {s:.1f} s"), echo=False)
+    if outcome.left:
+        say(f"error: {outcome.uncleaned().message}")
+    elif outcome.failure is not None and outcome.stopped_by is None:
+        say(f"error: {outcome.failure.message}")
+    return outcome.code
+
+
+def say(text: str) -> None:
+    """Write a line to the launcher's log; a full disk stops nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        os.write(2, text.encode(errors="replace") + b"\n")
+
+
+def redirect(path: str) -> None:
+    """Leave the caller's terminal: nothing is read, words go to a file."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(null)
+    os.close(log)

@@ -1,0 +1,121 @@
+"""Alive means progressing: probes and the engine's own counters, judged together.
+
+A server is hung only when probes keep failing *and* no counter has moved since the first
+of them failed. A long prefill moves counters or the KV cache's use; a server that shows
+no counters is never called hung while ``/health`` answers, because then nobody knows.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .http import request
+from .ready import ReadyProbe
+
+__all__ = ["Liveness", "Prober", "Sample", "parse_progress"]
+
+#: What moves when the engine works: token counters, steps, and the use of the KV cache.
+PROGRESS = re.compile(
+    rb"^vllm:(?:prompt_tokens_total|generation_tokens_total|iteration_tokens_total_(?:sum|count)"
+    rb"|kv_cache_usage_perc|gpu_cache_usage_perc|request_success_total)(?:\{[^\n]*\})? (\S+)$",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the server: the probe, ``/health`` and what its counters showed.
+
+    ``progress`` is a value that differs whenever the engine did something, ``b""`` if the
+    server shows no counters.
+    """
+
+    generated: bool
+    healthy: bool
+    progress: bytes = b""
+
+
+@dataclass
+class Liveness:
+    """The judgement; ``failures`` probes in a row without progress make a hang."""
+
+    failures: int = 3
+    failed: int = 0
+    seen: bytes | None = None
+
+    def judge(self, sample: Sample) -> bool:
+        """Take a sample; return whether the server is hung."""
+        moved = self.seen is not None and sample.progress not in (b"", self.seen)
+        if sample.progress:
+            self.seen = sample.progress
+        if sample.generated or moved:
+            self.failed = 0
+            return False
+        self.failed += 1
+        blind = self.seen is None and sample.healthy
+        return self.failed >= self.failures and not blind
+
+
+def parse_progress(metrics: bytes) -> bytes:
+    """Return the values of the progress counters in a ``/metrics`` page, b"" if there are none."""
+    return b" ".join(PROGRESS.findall(metrics))
+
+
+def look(probe: ReadyProbe, timeout_s: float) -> Sample:
+    """Return a sample of the server; never raises. Waits at most about three timeouts."""
+    generated = probe.generated(timeout_s)
+    healthy = generated or probe.healthy()
+    try:
+        reply = request(probe.url, "/metrics", key=probe.key, timeout_s=timeout_s)
+        progress = parse_progress(reply.body) if reply.status == 200 else b""
+    except OSError:
+        progress = b""
+    return Sample(generated, healthy, progress)
+
+
+class Prober:
+    """Runs probes in a thread, so that a server that never answers holds up nothing of ours.
+
+    ``wake`` is called from the thread when a result is there.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.thread: threading.Thread | None = None
+        self.result: object = None
+        self.since = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a probe is under way or its result was not taken yet."""
+        return self.thread is not None
+
+    def ask(self, call: Callable[[], object]) -> None:
+        """Begin one call; only when not busy."""
+        self.since = time.monotonic()
+        self.result = None
+        self.thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self.thread.start()
+
+    def _run(self, call: Callable[[], object]) -> None:
+        try:
+            self.result = call()
+        except Exception as error:
+            self.result = error
+        self.wake()
+
+    def take(self) -> object:
+        """Return the result of a finished call, else None."""
+        if self.thread is None or self.thread.is_alive():
+            return None
+        self.thread = None
+        return self.result
+
+    def drop(self) -> None:
+        """Forget a call under way; its result goes nowhere."""
+        self.thread = None
+        self.result = None

@@ -1,0 +1,131 @@
+"""What a run came to: the first failure, and the exit report that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ascend_v4.errors import AscendV4Error, ExitCode
+
+from .member import Member
+from .signals import signal_name
+
+__all__ = ["Failure", "Outcome", "died", "how_ended"]
+
+KINDS = {
+    ExitCode.REFUSED: "engine-refused",
+    ExitCode.WEIGHTS_INCOMPLETE: "weights-missing",
+    ExitCode.DOES_NOT_FIT: "does-not-fit",
+    ExitCode.HOST_NOT_READY: "host-not-ready",
+    ExitCode.BUSY: "port-taken",
+    ExitCode.WEIGHTS_CORRUPT: "weights-damaged",
+}
+
+
+@dataclass
+class Failure:
+    """The first thing that went wrong: our exit code, where, and what its log says."""
+
+    code: int
+    kind: str
+    message: str
+    next: str = ""
+    member: str = ""
+    status: int | None = None
+    phase: str = ""
+    cause: str = ""
+    tail: list[str] = field(default_factory=list)
+
+    def error(self) -> AscendV4Error:
+        """Return the failure as the error that the command line prints."""
+        return AscendV4Error(ExitCode(self.code), self.kind, self.message, self.next)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the failure for the exit report; ``engine_status`` is the engine's own code."""
+        return {
+            "code": self.code,
+            "kind": self.kind,
+            "message": self.message,
+            "next": self.next,
+            "member": self.member,
+            "engine_status": self.status,
+            "phase": self.phase,
+            "first_error": self.cause,
+            "tail": self.tail,
+        }
+
+
+@dataclass
+class Outcome:
+    """How one start ended: ``stopped_by`` a signal, a ``failure``, or by itself (neither)."""
+
+    failure: Failure | None = None
+    stopped_by: int | None = None
+    ready_at: float | None = None
+    ready_s: float | None = None
+    killed: list[dict[str, Any]] = field(default_factory=list)
+    left: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def code(self) -> int:
+        """Return the exit code; what could not be cleaned up outranks all."""
+        if self.left:
+            return int(ExitCode.NOT_CLEANED_UP)
+        if self.stopped_by is not None:
+            return 128 + self.stopped_by
+        return self.failure.code if self.failure else 0
+
+    def uncleaned(self) -> AscendV4Error:
+        """Return the error that names the processes which the kernel will not let die."""
+        names = ", ".join(f"{p['title']} (pid {p['pid']}, state {p['state']})" for p in self.left)
+        return AscendV4Error(
+            ExitCode.NOT_CLEANED_UP,
+            "not-cleaned-up",
+            f"{len(self.left)} processes of the run can't be killed: {names}",
+            "they wait in the kernel or a driver: see dmesg, reset the device, ascend-v4 reap",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome for the exit report."""
+        return {
+            "code": self.code,
+            "stopped_by": signal_name(self.stopped_by) if self.stopped_by else None,
+            "ready_s": round(self.ready_s, 3) if self.ready_s is not None else None,
+            "failure": self.failure.to_json() if self.failure else None,
+            "killed": self.killed,
+            "left": self.left,
+        }
+
+
+def how_ended(status: int) -> str:
+    """Return ``exit code 3`` or ``signal SIGKILL`` for a subprocess status."""
+    return f"signal {signal_name(-status)}" if status < 0 else f"exit code {status}"
+
+
+def died(member: Member, *, ready: bool, alone: bool) -> Failure:
+    """Return the failure of a member whose main process ended though nobody asked it to."""
+    status = member.exit_status if member.exit_status is not None else -9
+    cause = member.phases.cause()
+    phase = member.phases.phase
+    who = "the engine" if alone else f"{member.name}"
+    when = "while it served" if ready else f"before it was ready (phase: {phase.text()})"
+    code, kind = int(ExitCode.ENGINE_DIED), "engine-died"
+    if cause is not None and cause.id and not ready:
+        code, kind = cause.code, KINDS.get(ExitCode(cause.code), kind)
+    message = f"the engine ended with {how_ended(status)} {when}"
+    if not alone:
+        message = message.replace("the engine", who, 1)
+    if cause is not None:
+        known = f"{cause.says}: " if cause.says else ""
+        message += f"; first error: {known}{cause.line}"
+    return Failure(
+        code,
+        kind,
+        message,
+        f"ascend-v4 logs {member.run_id} --member {member.name}",
+        member.name,
+        status,
+        phase.text(),
+        cause.line if cause else "",
+        member.tail.text(),
+    )

@@ -1,0 +1,110 @@
+"""What must hold before a launch: the engine, the weights, the ports, the devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ascend_v4.core.plan import LaunchPlan, Process
+from ascend_v4.errors import AscendV4Error, ExitCode
+from ascend_v4.host.system import Host
+
+__all__ = ["check_ports", "check_weights", "find_program", "resources"]
+
+VISIBLE = {"ascend": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
+KIND = {"ascend": "npu", "cuda": "gpu"}
+
+
+def check_weights(plan: LaunchPlan, say: Callable[[str], None]) -> None:
+    """Raise AscendV4Error unless the directory holds the checkpoint of the plan.
+
+    The rehearsal checkpoint is built here when it is missing.
+    """
+    from ascend_v4.weights.kind import checkpoint_of, require_directory
+
+    if plan.checkpoint == "rehearsal" and not Path(plan.model_path).exists():
+        from ascend_v4.rehearsal.build import build_rehearsal
+
+        say(f"building the rehearsal checkpoint in {plan.model_path}")
+        build_rehearsal(Path(plan.model_path))
+    require_directory(plan.model_path, download_command(plan))
+    found = checkpoint_of(plan.model_path)
+    if found not in (None, plan.checkpoint):
+        raise AscendV4Error(
+            ExitCode.WEIGHTS_WRONG_KIND,
+            "wrong-weights",
+            f"{plan.model_path} holds {found}, and this launch is for {plan.checkpoint}"
+            + why_wrong(str(found), plan),
+            download_command(plan),
+        )
+
+
+def why_wrong(found: str, plan: LaunchPlan) -> str:
+    """Return why the weights found can't be served on the chip, where that is known."""
+    if plan.profile == "ascend" and plan.chip[:2] in ("a2", "a3") and found.endswith("fp4"):
+        return f"; {plan.chip.upper()} can't serve the FP8/FP4 original (vllm-ascend issue 12675)"
+    return ""
+
+
+def download_command(plan: LaunchPlan) -> str:
+    """Return the command that fetches a plan's weights to where it looks for them."""
+    model = plan.model_id
+    return f"ascend-v4 download --profile {plan.profile} --model {model} --dir {plan.model_path}"
+
+
+def find_program(plan: LaunchPlan, host: Host) -> str:
+    """Return the full path of the engine; raises AscendV4Error (host not ready) without one."""
+    from ascend_v4.engine.locate import find_engine
+    from ascend_v4.paths import engine_dir
+
+    program = find_engine(host, plan.profile, engine_dir(host.env, plan.profile))
+    if program is None:
+        where = (
+            "ascend-v4 engine install --profile cpu"
+            if plan.profile == "cpu"
+            else f"run inside the image {plan.image}, or pip install 'ascend-v4[{plan.profile}]'"
+        )
+        raise AscendV4Error(
+            ExitCode.HOST_NOT_READY,
+            "no-engine",
+            f"the engine {plan.engine} is not installed: no `vllm` on PATH and none of ours",
+            where,
+        )
+    return str(program)
+
+
+def check_ports(process: Process, host: Host) -> None:
+    """Raise AscendV4Error (busy), naming the holder, if a port of the process is taken."""
+    from ascend_v4.host.ports import holder_of_port, port_free
+
+    argv = process.argv
+    address = argv[argv.index("--host") + 1] if "--host" in argv else "127.0.0.1"
+    for wanted in process.ports:
+        if port_free(address, wanted.port):
+            continue
+        holder = holder_of_port(host, wanted.port)
+        who = f"{holder.name} (pid {holder.pid})" if holder and holder.pid else "another process"
+        raise AscendV4Error(
+            ExitCode.BUSY,
+            "port-in-use",
+            f"port {wanted.port} ({wanted.use}) is held by {who}",
+            f"stop it, or choose another: --port {wanted.port + 1}",
+        )
+
+
+def resources(plan: LaunchPlan, processes: Iterable[Process], host: Host) -> list[str]:
+    """Return the names of the ports and devices that the processes take: ``port-8000``, ``npu-3``.
+
+    A plan counts devices from 0; a variable that leaves only some visible renumbers them.
+    """
+    names = []
+    variable = VISIBLE.get(plan.profile, "")
+    for process in processes:
+        names += [f"port-{port.port}" for port in process.ports]
+        shown = process.env.get(variable) or host.env.get(variable) or ""
+        visible = [part.strip() for part in shown.split(",") if part.strip()]
+        for device in process.devices:
+            number = visible[device] if device < len(visible) else str(device)
+            names.append(f"{KIND[plan.profile]}-{number}")
+    # GPUs may be named by UUID; nothing of a name may leave the directory.
+    return [name.replace("/", "_") for name in names]
