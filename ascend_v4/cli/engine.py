@@ -27,7 +27,7 @@ def command() -> None:
 @json_option
 @click.pass_context
 def install(ctx: click.Context, profile: str, directory: Path | None, as_json: bool) -> None:
-    """Install the CPU engine into an environment of its own (about 0.6 GB to download, 2.4 GB on disk).
+    """Install the CPU engine into an environment of its own (0.6 GB to fetch, 2.4 GB on disk).
 
     It is a third party's build of vLLM for CPUs, pinned by version and hash, for
     rehearsals only. Does nothing when it is complete already.

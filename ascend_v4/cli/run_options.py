@@ -48,6 +48,14 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
             "help": "Ready when it listens, has generated a token, or answers right.",
         },
     ),
+    (
+        "--check-engine/--no-check-engine",
+        {
+            "default": True,
+            "show_default": True,
+            "help": "Ask the installed engine's own parser and start-up checks first.",
+        },
+    ),
     ("--ready-fd", {"type": int, "metavar": "FD", "help": "Write one line there when ready."}),
     (
         "--ready-file",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,7 @@ def command(
     request = fill_from_host(asked, host, dry_run=dry_run)
     request = recognise(request, host)
     compiled = compiled_or_refused(request, host)
+    tell_fit(compiled, refuse=not (dry_run or request.allow_unvalidated))
     if show_origin:
         tell_origins(compiled, dry_run=dry_run and not as_json)
     runtime = runtime_of(options["runtime"], compiled.plan, host, dry_run=dry_run)
@@ -64,7 +65,35 @@ def command(
         print_plan(compiled.plan, host, as_json, runtime)
         return 0
     wanted = how(compiled.plan, ready_check, runtime, options)
+    if options["check_engine"] and runtime == "native":
+        wanted = replace(wanted, before=(engine_asked(host),))
     return launch(compiled.plan, host, wanted, as_json, options["detach"])
+
+
+def tell_fit(compiled: Compiled, *, refuse: bool) -> None:
+    """Say what sizing has to say about the launch.
+
+    Raises AscendV4Error (does not fit) where it can't fit even at the kindest estimate,
+    unless ``refuse`` is off.
+    """
+    from ascend_v4.sizing import fit_check
+
+    found = fit_check(compiled)
+    cannot = next((finding for finding in found if finding.severity == "error"), None)
+    if cannot and refuse:
+        raise AscendV4Error(ExitCode.DOES_NOT_FIT, cannot.id, cannot.message, cannot.fix)
+    print_findings(finding for finding in found if finding.severity != "info")
+
+
+def engine_asked(host: Host) -> Callable[[LaunchPlan, Sequence[str], Mapping[str, str]], None]:
+    """Return a hook that asks the installed engine about a launch before it loads anything."""
+
+    def ask(_plan: LaunchPlan, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        from ascend_v4.engine.precheck import check_engine
+
+        status(check_engine(host, Path(argv[0]), argv[1:], env))
+
+    return ask
 
 
 def print_plan(plan: LaunchPlan, host: Host, as_json: bool, runtime: str) -> None:

@@ -127,4 +127,4 @@ def json_schema() -> str:
 
 
 if __name__ == "__main__":
-    print(json_schema(), end="")  # noqa: T201
+    print(json_schema(), end="")

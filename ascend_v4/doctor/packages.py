@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ascend_v4.engine.locate import prefixes, installed_version
+from ascend_v4.engine.locate import installed_version, prefixes
 
 __all__ = ["NAMES", "BuildInfo", "installed", "read_build_info"]
 

@@ -22,8 +22,14 @@ __all__ = ["check_engine", "interpreter_of"]
 CHILD = Path(__file__).with_name("precheck_child.py")
 #: Importing vLLM takes 10 to 20 s on a slow disk; past this it has hung.
 TIMEOUT_S = 180.0
-#: Values that differ from run to run and can't change a verdict.
-IRRELEVANT = ("_", "SHLVL", "PWD", "OLDPWD", "VLLM_API_KEY", "ASCEND_V4_RUN_ID")
+#: Variables that engines, back-ends and libraries read; others can't change a verdict.
+RELEVANT = (
+    *("VLLM_", "ASCEND_", "HCCL_", "USE_", "TASK_", "PYTORCH_", "TORCH", "CUDA_", "NVIDIA_"),
+    *("HF_", "TRANSFORMERS_", "LD_", "PYTHON", "OMP_", "DYNAMIC_", "EXPERT_", "TRITON_"),
+)
+#: Differ from launch to launch and change no verdict: flags with one value, and variables.
+LISTENING = ("--port", "--host")
+IRRELEVANT = ("VLLM_API_KEY", "ASCEND_V4_RUN_ID")
 
 
 def interpreter_of(program: Path) -> Path | None:
@@ -43,8 +49,16 @@ def interpreter_of(program: Path) -> Path | None:
 def fingerprint(program: Path, argv: Sequence[str], env: Mapping[str, str]) -> str:
     """Return the key of a verdict: engine, arguments, and the environment that can matter."""
     versions = [installed_version(program, name) for name in ("vllm", "vllm-ascend")]
-    relevant = {name: value for name, value in env.items() if name not in IRRELEVANT}
-    body = json.dumps([str(program), versions, list(argv), sorted(relevant.items())])
+    relevant = {
+        name: value
+        for name, value in env.items()
+        if name.startswith(RELEVANT)
+        and name not in IRRELEVANT
+        and not name.startswith("ASCEND_V4_")
+    }
+    pairs = zip(["", *argv], argv, strict=False)
+    words = [word for before, word in pairs if not {before, word} & set(LISTENING)]
+    body = json.dumps([str(program), versions, words, sorted(relevant.items())])
     return hashlib.sha256(body.encode()).hexdigest()
 
 

@@ -111,7 +111,7 @@ class _Asker:
     evidence: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401  pynvml has no types
+    def ask(self, function: str, *arguments: object) -> Any:
         """Return the answer, or None with the refusal kept as evidence."""
         try:
             call: Callable[..., Any] = getattr(self.nvml, function)

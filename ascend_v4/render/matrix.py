@@ -25,6 +25,11 @@ argument parser and start-up checks by `pytest -m contract` ([how](engine-contra
 is `create_engine_config()` and the predicates that workers ask first; `parser` is the argument
 parser alone. Nothing here was served on an NPU.
 """
+PUBLISHED = """Published as a tutorial (`recipe`) or a CI configuration (`ci`) of that very
+release, for one node. Anything else is *unvalidated*: refused, unless
+`--allow-unvalidated` is given.
+
+"""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -43,7 +48,8 @@ def release_rows(engine: str, known: Catalog) -> list[list[str]]:
             row.get("cann", "-"),
             " ".join(row.get("checkpoints", {})),
             row.get("engine_verified", "no"),
-            "; ".join(f"[{bad['what']}]({bad['source']})" for bad in row.get("known_bad", [])) or "-",
+            "; ".join(f"[{bad['what']}]({bad['source']})" for bad in row.get("known_bad", []))
+            or "-",
         ]
         for row in known.table("releases")
         if row["engine"] == engine
@@ -89,8 +95,7 @@ def release_page(known: Catalog) -> str:
         + "\n## vLLM (NVIDIA, CPU)\n\n"
         + table(stack, release_rows("vllm", known))
         + "\n## Validated launches\n\n"
-        + "Published as a tutorial (`recipe`) or a CI configuration (`ci`) of that very release, for one\n"
-        + "node. Anything else is *unvalidated*: refused, unless `--allow-unvalidated` is given.\n\n"
+        + PUBLISHED
         + table(launches, launch_rows(known))
     )
 

@@ -39,7 +39,8 @@ DRAIN_SINCE = (0, 18)
 class Launch:
     """How to run a plan, beside the plan itself; ``before`` hooks run last before the engine.
 
-    A hook gets the plan and the engine's environment and raises AscendV4Error to refuse.
+    A hook gets the plan and the argv and environment of its first process, and raises
+    AscendV4Error to refuse.
     """
 
     options: Options
@@ -47,7 +48,7 @@ class Launch:
     ready_fd: int | None = None
     ready_file: Path | None = None
     runtime: str = "native"
-    before: Sequence[Callable[[LaunchPlan, Mapping[str, str]], None]] = ()
+    before: Sequence[Callable[[LaunchPlan, Sequence[str], Mapping[str, str]], None]] = ()
     say: Callable[[str], None] = lambda _: None
     tell: Callable[[list[Finding]], None] = lambda _: None
 
@@ -123,7 +124,7 @@ def prepare(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
     Raises AscendV4Error with nothing left behind.
     """
     program = find_program(plan, host) if launch.runtime == "native" else ""
-    check_weights(plan, launch.say)
+    check_weights(plan, host, launch.say)
     local = [process for process in plan.processes if process.node == "localhost"]
     run = new_run(host.env)
     run.lock()
@@ -136,7 +137,7 @@ def prepare(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
             check_ports(process, host)
             prepared.specs.append(spec_of(prepared, process, program))
         for hook in launch.before:
-            hook(plan, prepared.specs[0].env)
+            hook(plan, prepared.specs[0].argv, prepared.specs[0].env)
         run.write("plan", plan.to_json())
         prune(host.env)
     except BaseException:

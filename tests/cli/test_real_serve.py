@@ -46,7 +46,13 @@ class Serve:
 
     def run(self, *args: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            self.command(*args), cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120
+            self.command(*args),
+            check=False,
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
 
     def chat(self, *args: str) -> subprocess.CompletedProcess:
@@ -136,5 +142,3 @@ def test_interrupt_during_load(cpu_engine, tmp_path):
     assert running.stop(signal.SIGINT) == 130
     time.sleep(1)
     assert running.strays() == []
-
-

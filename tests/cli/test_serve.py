@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkpoints import checkpoint_files, write_files
 from tests.support.fakehost import FakeHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,23 +24,16 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def weights(directory: Path, **config) -> Path:
-    """Make a model directory as small as the quick look at its config files allows."""
-    directory.mkdir(parents=True)
-    body = {"model_type": "deepseek_v4", "num_hidden_layers": 43, **config}
-    (directory / "config.json").write_text(json.dumps(body))
-    (directory / "model-00001-of-00001.safetensors").write_bytes(b"\0" * 8)
-    return directory
-
-
 def w8a8(directory: Path) -> Path:
-    weights(directory)
-    (directory / "quant_model_description.json").write_text("{}")
+    """Make a small W8A8 checkpoint with real headers."""
+    write_files(directory, checkpoint_files("flash-w8a8-mtp"))
     return directory
 
 
 def original(directory: Path) -> Path:
-    return weights(directory, quantization_config={"quant_method": "fp8"})
+    """Make a small checkpoint of the FP4+FP8 original."""
+    write_files(directory, checkpoint_files("flash-fp4"))
+    return directory
 
 
 DRY_RUNS = {
@@ -72,6 +66,7 @@ def test_dry_run_json_is_a_plan_of_schema_1(ascend, golden, isolated_user, name)
     done = ascend("serve", *DRY_RUNS[name], "--dry-run", "--json")
     plan = json.loads(done.out)
     assert list(plan) == [
+    path = fake.environ("/usr/bin", "/bin")["PATH"]
         "schema", "profile", "engine", "chip", "model", "validated", "processes", "notes", "origins",
     ]  # fmt: skip
     assert plan["schema"] == 1

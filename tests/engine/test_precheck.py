@@ -39,10 +39,11 @@ def test_a_passed_launch_is_asked_once(tmp_path):
     second = check_engine(host, program, ["serve", "m"], host.env)
     assert first == "the engine's own checks passed"
     assert second == "the engine's own checks passed before for this very launch"
-    check_engine(host, program, ["serve", "m", "--port", "1"], host.env)
+    check_engine(host, program, ["serve", "m", "--port", "1"], {**host.env, "PWD": "/"})
+    check_engine(host, program, ["serve", "m", "--block-size", "1"], host.env)
     check_engine(host, program, ["serve", "m"], {**host.env, "HCCL_BUFFSIZE": "1"})
     assert (tmp_path / "calls").read_text() == (
-        '["serve", "m"]\n["serve", "m", "--port", "1"]\n["serve", "m"]\n'
+        '["serve", "m"]\n["serve", "m", "--block-size", "1"]\n["serve", "m"]\n'
     )
 
 

@@ -50,7 +50,9 @@ class FakeHost:
     def environ(self, *more_path: str) -> dict[str, str]:
         """Return the environment, with ``more_path`` behind the fake programs on PATH."""
         path = ":".join([str(self.bin), *more_path])
-        return {"PATH": path, "HOME": str(self.root / "root"), **self._env}
+        locks = str(self.root / "locks")
+        home = {"HOME": str(self.root / "root"), "ASCEND_V4_LOCK_DIR": locks}
+        return {"PATH": path, **home, **self._env}
 
     def file(self, absolute: str, text: str = "") -> FakeHost:
         """Write a file of the host, such as ``/etc/hccn.conf``."""
