@@ -16,14 +16,14 @@ from typing import Any
 
 def parser_of() -> tuple[Any, Any]:
     """Return the release's ``serve`` command and the parser that holds it."""
-    from vllm.entrypoints.cli import serve  # type: ignore[import-not-found]
+    from vllm.entrypoints.cli import serve
 
     try:
-        from vllm.utils.argparse_utils import (  # type: ignore[import-not-found]
+        from vllm.utils.argparse_utils import (
             FlexibleArgumentParser,
         )
     except ImportError:
-        from vllm.utils import FlexibleArgumentParser  # type: ignore[import-not-found]
+        from vllm.utils import FlexibleArgumentParser
     command = serve.ServeSubcommand()
     parser = FlexibleArgumentParser(prog="vllm")
     command.subparser_init(parser.add_subparsers(required=True, dest="subparser"))
@@ -32,7 +32,7 @@ def parser_of() -> tuple[Any, Any]:
 
 def configure(args: Any) -> None:
     """Build the engine configuration, which runs the platform's start-up checks."""
-    from vllm.engine.arg_utils import AsyncEngineArgs  # type: ignore[import-not-found]
+    from vllm.engine.arg_utils import AsyncEngineArgs
 
     if getattr(args, "model_tag", None) is not None:
         args.model = args.model_tag
