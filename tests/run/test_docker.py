@@ -24,7 +24,7 @@ with open(HERE + "/docker.jsonl", "a") as file:
 box = lambda name: HERE + "/box-" + name
 def pid_of(name):
     try:
-        return int(open(box(name)).read())
+        return int(open(box(name)).read() or 0)
     except OSError:
         return 0
 if words[0] == "run":

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.checkpoints import checkpoint_files, write_files
 from tests.support.fakehost import FakeHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,11 +51,7 @@ class Tree:
         self.state = place / "state"
         self.port = free_port()
         self.model = place / "weights"
-        self.model.mkdir(parents=True, exist_ok=True)
-        config = {"model_type": "deepseek_v4", "num_hidden_layers": 43}
-        (self.model / "config.json").write_text(json.dumps(config))
-        (self.model / "quant_model_description.json").write_text("{}")
-        (self.model / "model-00001-of-00001.safetensors").write_bytes(b"\0" * 8)
+        write_files(self.model, checkpoint_files("flash-w8a8-mtp"))
         self.locks = place / "locks"
         self.servings: list[Serving] = []
         source = Path(__file__).with_name("fake_tree.py").read_text()
