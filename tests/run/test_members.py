@@ -94,8 +94,9 @@ def test_06_siblings_that_ignore_term_are_killed(tmp_path):
 
 
 def test_members_start_in_order(tmp_path):
+    """By the kernel's start times: what a busy machine lets them write first proves nothing."""
     mark = tmp_path / "order"
-    write = f"echo $0 >> {mark}; sleep 4; exit 0"
+    write = f"echo $0 $(cut -d' ' -f22 /proc/$$/stat) >> {mark}; sleep 4; exit 0"
     specs = [
         {"name": "proxy", "argv": ["/bin/sh", "-c", write, "proxy"], "after": ["p", "d"]},
         {"name": "p", "argv": ["/bin/sh", "-c", write, "p"]},
@@ -103,7 +104,8 @@ def test_members_start_in_order(tmp_path):
     ]
     outcome, _, _ = members(tmp_path, *specs)
     assert outcome["code"] == 0
-    assert mark.read_text().split() == ["p", "d", "proxy"]
+    started = dict(line.split() for line in mark.read_text().splitlines())
+    assert int(started["p"]) <= int(started["d"]) <= int(started["proxy"])
 
 
 def test_program_that_cannot_start(tmp_path):
