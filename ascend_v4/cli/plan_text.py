@@ -59,6 +59,8 @@ def print_sizing(compiled: Compiled, sized: Sizing) -> None:
         for change in nearest(sizing, sized):
             print_result(f"fits with {change['change']}: {change['reason']}")
     print_throughput(sized)
+    if sized.verdict == "does not fit":
+        return
     argv = compiled.plan.processes[0].argv
     print_result("serve it with: " + " ".join(shlex.quote(word) for word in argv))
 

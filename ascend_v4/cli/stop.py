@@ -6,7 +6,8 @@ import click
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .output import status
+from .options import json_option
+from .output import print_json, status
 from .planning import host_of
 
 __all__ = ["command"]
@@ -22,8 +23,11 @@ __all__ = ["command"]
     metavar="SECONDS",
     help="How long to wait for the end.",
 )
+@json_option
 @click.pass_context
-def command(ctx: click.Context, run_id: str | None, now: bool, timeout: float) -> None:
+def command(
+    ctx: click.Context, run_id: str | None, now: bool, timeout: float, as_json: bool
+) -> None:
     """Stop a run and wait until none of its processes is left."""
     from ascend_v4.run.control import stop
     from ascend_v4.run.state import all_runs, find_run
@@ -31,6 +35,8 @@ def command(ctx: click.Context, run_id: str | None, now: bool, timeout: float) -
     env = host_of(ctx).env
     if run_id is None and not any(run.alive() for run in all_runs(env)):
         status("no run is alive")
+        if as_json:
+            print_json({"run_id": None, "stopped": True})
         return
     run = find_run(env, run_id)
     left = stop(run, now=now, timeout_s=timeout, say=status)
@@ -43,3 +49,5 @@ def command(ctx: click.Context, run_id: str | None, now: bool, timeout: float) -
             f"ascend-v4 stop {run.run_id} --now",
         )
     status(f"{run.run_id} is stopped")
+    if as_json:
+        print_json({"run_id": run.run_id, "stopped": True})

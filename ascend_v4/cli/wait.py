@@ -6,7 +6,8 @@ import click
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .output import print_result
+from .options import json_option
+from .output import print_json, print_result
 from .planning import host_of
 
 __all__ = ["command"]
@@ -18,8 +19,11 @@ __all__ = ["command"]
     "--for", "wanted", type=click.Choice(["ready", "stopped"]), default="ready", show_default=True
 )
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up (8).")
+@json_option
 @click.pass_context
-def command(ctx: click.Context, run_id: str | None, wanted: str, timeout: float | None) -> int:
+def command(
+    ctx: click.Context, run_id: str | None, wanted: str, timeout: float | None, as_json: bool
+) -> int:
     """Wait until a run is ready (prints its endpoint) or stopped.
 
     A run that ends before it is ready gives its own exit code.
@@ -37,7 +41,11 @@ def command(ctx: click.Context, run_id: str | None, wanted: str, timeout: float 
             f"ascend-v4 status {run.run_id}",
         )
     if came == wanted:
-        print_result(run.read("state").get("endpoint", "") if came == "ready" else run.run_id)
+        endpoint = run.read("state").get("endpoint", "")
+        if as_json:
+            print_json({"run_id": run.run_id, "state": came, "endpoint": endpoint})
+        else:
+            print_result(endpoint if came == "ready" else run.run_id)
         return 0
     end = run.read("exit")
     failure = end.get("failure") or {}

@@ -140,9 +140,22 @@ def settle(facts: Mapping[str, Any], catalog: Catalog) -> tuple[Launch, dict[str
     return launch, rows
 
 
+def whole(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags; raises AscendV4Error (usage) for a value that is JSON cut short."""
+    for name, value in flags.items():
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            raise AscendV4Error(
+                ExitCode.USAGE,
+                "not-json",
+                f"--{name} after -- starts like JSON and isn't: {value}",
+                f"--{name} '{{\"key\": value}}'",
+            )
+    return flags
+
+
 def lay_extra(launch: Launch, facts: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]:
     """Lay the user's own arguments over the launch and return the facts they change."""
-    launch.flags = merge_flags(launch.flags, parse_flags(extra))
+    launch.flags = merge_flags(launch.flags, whole(parse_flags(extra)))
     facts = dict(facts)
     for option, flag in FLAG_OF.items():
         if flag in launch.flags:

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from . import guardian
@@ -128,7 +129,8 @@ def stray_runs(env: Mapping[str, str]) -> dict[str, list[Proc]]:
 
 def guarded(run_id: str, procs: Mapping[int, Proc]) -> bool:
     """Whether a guardian of the run lives: it is at work, and a run of another user is its own."""
-    mark = f"{guardian.__file__} {run_id} "
+    # By its file's name only: a run may come from another installation of ours.
+    mark = f"{Path(guardian.__file__).name} {run_id} "
     return any(mark in title_whole(pid) for pid in procs)
 
 

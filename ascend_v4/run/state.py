@@ -178,8 +178,9 @@ def find_run(env: Mapping[str, str], run_id: str | None) -> RunDir:
         return found[0]
     shown = ", ".join(run.run_id for run in (found or runs)[-5:])
     if not runs:
-        cause = "there is no run of this user"
-    elif not found:
+        cause = "this user has no run" + (f", so none is called '{run_id}'" if run_id else "")
+        raise AscendV4Error(ExitCode.USAGE, "which-run", cause, "start one with ascend-v4 serve")
+    if not found:
         cause = f"there is no run '{run_id}'; the newest are {shown}"
     else:
         cause = f"there are {len(found)} runs and none was named; the newest are {shown}"

@@ -82,7 +82,7 @@ def test_wait_gives_up(trees):
 def test_which_run(trees):
     tree = trees()
     none = tree.run("status")
-    assert (none.returncode, "there is no run of this user" in none.stderr) == (2, True)
+    assert (none.returncode, "this user has no run" in none.stderr) == (2, True)
     ids = []
     for _ in range(2):
         ids.append(detach(tree))
