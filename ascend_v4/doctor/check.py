@@ -14,7 +14,12 @@ __all__ = ["Check", "Outcome", "Verdict", "exit_of"]
 
 Verdict = Literal["ok", "warn", "fail", "unknown"]
 #: What a failed check may exit with, the gravest first: waiting can cure a busy host only.
-GRAVITY = (ExitCode.REFUSED, ExitCode.HOST_NOT_READY, ExitCode.BUSY)
+GRAVITY = (
+    ExitCode.REFUSED,
+    ExitCode.DOES_NOT_FIT,
+    ExitCode.HOST_NOT_READY,
+    ExitCode.BUSY,
+)
 SEVERITY = {"ok": "info", "warn": "warn", "fail": "error", "unknown": "info"}
 
 

@@ -16,7 +16,7 @@ from .look import Look
 from .packages import installed, read_build_info
 from .version_checks import image_of
 
-__all__ = ["cpu_checks", "engine_checks", "plan_check"]
+__all__ = ["cpu_checks", "engine_checks", "fit_outcome", "plan_check"]
 
 WORKSPACE = "/vllm-workspace/vllm-ascend"
 #: Finds without importing: torch alone takes seconds.
@@ -162,6 +162,25 @@ def plan_check(look: Look) -> Iterator[Outcome]:
     else:
         risks = tuple(f"{n.severity}: {n.message}" for n in plan.notes if n.severity != "info")
         yield Outcome("plan", "ok", f"{said}, {plan.validated.status}", risks)
+
+
+def fit_outcome(look: Look) -> Iterator[Outcome]:
+    """Yield whether weights and KV of the launch fit the devices, by the sizing of ``plan``."""
+    from ascend_v4.sizing import fit_check
+
+    if look.compiled is None:
+        yield Outcome("plan-fits", "unknown", "no plan: the chip is not known")
+        return
+    found = [finding for finding in fit_check(look.compiled) if finding.severity != "info"]
+    cannot = next((finding for finding in found if finding.severity == "error"), None)
+    if cannot:
+        yield Outcome(
+            "plan-fits", "fail", cannot.message, (), {"fix": cannot.fix}, ExitCode.DOES_NOT_FIT
+        )
+    elif found:
+        yield Outcome("plan-fits", "warn", found[0].message, (), {"fix": found[0].fix})
+    else:
+        yield Outcome("plan-fits", "ok", "nothing says that it can't fit")
 
 
 def cpu_checks(look: Look) -> Iterator[Outcome]:

@@ -13,7 +13,7 @@ from ascend_v4.host.system import Host
 
 from .check import Check, Outcome, exit_of
 from .claim_checks import claim_checks
-from .engine_checks import cpu_checks, engine_checks, plan_check
+from .engine_checks import cpu_checks, engine_checks, fit_outcome, plan_check
 from .gpu_checks import gpu_checks
 from .host_checks import container_checks, system_checks, weights_check
 from .look import Look, look_at
@@ -96,6 +96,7 @@ def tasks_for(look: Look) -> list[Task]:
     """Return the checks that concern a profile, each with its limit."""
     tasks = [
         Task(("plan",), lambda: plan_check(look)),
+        Task(("plan-fits",), lambda: fit_outcome(look)),
         Task(("ports", "port-ranges"), lambda: port_checks(look)),
         Task(("claims",), lambda: claim_checks(look)),
         Task(SYSTEM, lambda: system_checks(look)),
