@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.client import Engine, Job, Verdict, check_all
+from tests.contract.client import Engine, Verdict
 from tests.contract.model_dir import CHECKPOINTS, model_directory
-from tests.contract.overlays import ASCEND_RELEASES, IndexUnreachable, overlay_path
+from tests.contract.overlays import IndexUnreachable, overlay_path
 
 pytestmark = pytest.mark.contract
 
@@ -142,22 +142,7 @@ def test_nothing_of_the_users_environment_reaches_a_plan(
     assert outcome(verdict) == (False, "worker", "ValueError")
 
 
-# Without its switch a release of that time loads no DeepSeek-V4 code.
-SWITCHES = {
-    "0.13.0rc3": {"USE_MULTI_BLOCK_POOL": "1"},
-    "0.20.2rc1": {"VLLM_ASCEND_APPLY_DSV4_PATCH": "1"},
-}
 PLAIN = ("vllm", "serve", "m", "--quantization", "ascend", "--enable-expert-parallel")
-
-
-def test_every_release_takes_a_plain_plan(contract_env: dict[str, str]) -> None:
-    jobs = [Job(release, "a3", SWITCHES.get(release, {}), PLAIN) for release in ASCEND_RELEASES]
-    try:
-        verdicts = check_all(jobs, contract_env)
-    except IndexUnreachable as error:
-        pytest.skip(str(error))
-    seen = {job.release: outcome(verdict) for job, verdict in zip(jobs, verdicts, strict=True)}
-    assert seen == dict.fromkeys(ASCEND_RELEASES, (True, "worker", ""))
 
 
 def test_0_13_0rc3_knows_the_model_only_with_its_switch(engine_of: EngineOf) -> None:
