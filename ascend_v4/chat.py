@@ -62,10 +62,17 @@ class Answer:
 def connect(base_url: str, api_key_file: str | None) -> OpenAI:
     """Return a client of the endpoint; the key comes from a file, never from argv.
 
-    Raises AscendV4Error (usage) for a key file that can't be read.
+    Raises AscendV4Error (usage) for a key file that can't be read or an address that is no URL.
     """
     from openai import DefaultHttpxClient, OpenAI
 
+    if not base_url.startswith(("http://", "https://")):
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "not-a-url",
+            f"--base-url {base_url} is not a URL: it starts with http:// or https://",
+            "--base-url http://127.0.0.1:8000/v1",
+        )
     key = read_secret(api_key_file) if api_key_file else "none"
     local = any(host in base_url for host in ("://127.", "://localhost", "://[::1]"))
     # A proxy can't reach our own loopback, so the environment's is left out there.

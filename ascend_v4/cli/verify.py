@@ -61,6 +61,7 @@ def check(host: Host, directory: Path, options: dict[str, object]) -> int:
     from ascend_v4.weights.progress import reporter
     from ascend_v4.weights.verify import judge
 
+    refuse_unknown_words(options)
     as_json = bool(options["as_json"])
     show = reporter(sys.stderr, bool(options["quiet"]), as_json)
     report = look(host, directory, options, show)
@@ -72,6 +73,24 @@ def check(host: Host, directory: Path, options: dict[str, object]) -> int:
     judge(report, wanted)
     refuse_unsuited(report, options)
     return 0
+
+
+def refuse_unknown_words(options: dict[str, object]) -> None:
+    """Raise AscendV4Error (usage) for a chip or a model that the catalog doesn't know."""
+    from ascend_v4.catalog.load import catalog, nearest
+
+    if options["chip"]:
+        catalog().chip(str(options["chip"]))
+    model = str(options["model"] or "")
+    rows = catalog().table("checkpoints")
+    known = [row["id"] for row in rows] + [name for row in rows for name in row.get("aliases", {})]
+    if model and "/" not in model and model not in known:
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "unknown-model",
+            f"'{model}' is not a model this catalog knows. {nearest(model, known)}".rstrip(),
+            "ascend-v4 profiles --models",
+        )
 
 
 def look(host: Host, directory: Path, options: dict[str, object], show: Reporter) -> Report:

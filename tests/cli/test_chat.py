@@ -60,6 +60,12 @@ def test_no_server(ascend):
     assert "ascend-v4 serve" in done.err
 
 
+def test_an_address_that_is_no_url(ascend):
+    done = ascend("chat", "Hi", "--base-url", "nonsense")
+    assert (done.code, done.out) == (2, "")
+    assert "--base-url nonsense is not a URL" in done.err
+
+
 def test_unreadable_key_file(ascend, tmp_path):
     done = ascend("chat", "Hi", "--api-key-file", tmp_path / "none")
     assert done.code == 2

@@ -29,6 +29,16 @@ def weights(tmp_path: Path) -> Path:
     return write_files(tmp_path / "weights", checkpoint_files())
 
 
+@pytest.mark.parametrize(
+    ("option", "word", "kind"),
+    [("--chip", "zz", "unknown-chip"), ("--model", "zz", "unknown-model")],
+)
+def test_an_unknown_word_is_a_usage_error(ascend, tmp_path, option, word, kind):
+    done = ascend("verify", tmp_path, option, word, "--json")
+    assert (done.code, done.out) == (2, "")
+    assert json.loads(done.err)["error"]["kind"] == kind
+
+
 def test_good_weights_take_one_line(ascend, weights: Path) -> None:
     outcome = ascend("verify", weights)
     size = sum(map(len, checkpoint_files().values()))
