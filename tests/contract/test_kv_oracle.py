@@ -10,22 +10,16 @@ from tests.contract.overlays import IndexUnreachable
 pytestmark = pytest.mark.contract
 
 COUNT = 120
-UPSTREAM = (
-    *("0.20.0", "0.20.2", "0.21.0", "0.22.1", "0.23.0", "0.24.0", "0.25.0", "0.25.1"),
-    *("0.26.0", "0.27.1", "0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0"),
-)
-PLUGIN = (
-    *(("0.20.2rc1", "a3"), ("0.21.0rc1", "a3"), ("0.22.1rc1", "a2"), ("0.23.0rc1", "a3")),
-    *(("0.23.0", "a3"), ("0.23.0", "a5"), ("0.23.0.post1", "a2"), ("0.24.0rc1", "a3")),
-    *(("0.25.1rc1", "a3"), ("0.26.0rc1", "a3"), ("0.26.0rc1", "a5"), ("0.27.1rc1", "a3")),
-    *(("0.28.0rc1", "a3"), ("0.29.0rc1", "a3"), ("0.30.0rc1", "a3"), ("0.30.0rc2", "a3")),
+#: One release of each change in the arithmetic; `python -m tests.contract.kv_oracle RELEASE
+#: CHIP COUNT` compares any other of the catalog, as was done for all of them.
+PAIRS = (
+    *(("0.20.0", "h200"), ("0.25.1", "h200"), ("0.26.0", "h200"), ("0.32.0", "h200")),
+    *(("0.20.2rc1", "a3"), ("0.23.0.post1", "a2"), ("0.26.0rc1", "a3"), ("0.30.0rc2", "a3")),
     *(("0.30.0rc2", "a5"),),
 )
 
 
-@pytest.mark.parametrize(
-    ("release", "chip"), [*((version, "h200") for version in UPSTREAM), *PLUGIN]
-)
+@pytest.mark.parametrize(("release", "chip"), PAIRS)
 def test_equal_to_the_release_s_own_code(release, chip, contract_env):
     try:
         wrong = mismatches(release, chip, COUNT, contract_env)
