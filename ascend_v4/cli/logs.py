@@ -49,7 +49,7 @@ def command(
         for line in tail(run.log(name), lines):
             print_result(prefixed(name, line, several=len(chosen) > 1))
     if follow:
-        follow_until_end(run, chosen, places)
+        follow_until_end(run, member, places)
 
 
 def prefixed(name: str, line: str, *, several: bool) -> str:
@@ -66,12 +66,17 @@ def end_of(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_size
 
 
-def follow_until_end(run: RunDir, names: list[str], places: dict[str, tuple[int, int]]) -> None:
-    """Print what is appended, over rotations, until the run is over."""
+def follow_until_end(run: RunDir, member: str | None, places: dict[str, tuple[int, int]]) -> None:
+    """Print what is appended, over rotations, until the run is over.
+
+    A log may come after the follower does: the engine is asked before it is started.
+    """
     while True:
         living = run.alive()
+        names = [member] if member else run.members()
         for name in names:
-            places[name] = print_new(run.log(name), name, places[name], several=len(names) > 1)
+            place = places.get(name, (0, 0))
+            places[name] = print_new(run.log(name), name, place, several=len(names) > 1)
         if not living:
             return
         time.sleep(POLL_S)
