@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -294,6 +295,10 @@ def test_16_state_on_a_full_file_system(trees, tmp_path):
         tree.state = place
         serving = tree.serve()
         serving.ready()
+        filler = place / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 512)
         assert os.statvfs(place).f_bavail == 0
         assert serving.end(signal.SIGTERM) == 143
         assert tree.alive() == []
