@@ -97,7 +97,9 @@ def explain_name(name: str, catalog: Catalog) -> list[Row]:
     if not paths:
         known = [str(row["name"]) for row in catalog.table("variables")]
         holding = [other for other in known if wanted in plain_name(other)][:5]
-        hint = f"did you mean {' or '.join(holding)}?" if holding else nearest(name, known)
+        # A key is asked for by its last word, without additional_config in front.
+        words = sorted({other.rsplit(".", 1)[-1].lstrip("-") for other in known})
+        hint = f"did you mean {' or '.join(holding)}?" if holding else nearest(name, words)
         raise AscendV4Error(
             ExitCode.USAGE,
             "unknown-name",
