@@ -8,7 +8,7 @@ JSON key, then the user's own arguments on top. Then ``rules`` judge the whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row
@@ -321,8 +321,3 @@ def refuse(plan: LaunchPlan) -> None:
             f"{first.message} [{first.id}, {first.source}]{also}",
             first.fix,
         )
-
-
-def with_notes(plan: LaunchPlan, notes: list[Finding]) -> LaunchPlan:
-    """Return the plan with more notes, worst first."""
-    return replace(plan, notes=tuple(worst_first([*plan.notes, *notes])))
