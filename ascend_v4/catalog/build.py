@@ -49,7 +49,7 @@ def check_references(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
             for row in rows
         ]
         wrong += [f"{table}: {key} appears twice" for key in set(keys) if keys.count(key) > 1]
-    for table in ("choices", "settings", "rules"):
+    for table in ("choices", "settings", "routers", "rules"):
         for row in tables[table]:
             when = row.get("when") or row.get("applies") or {}
             bounds = [when.get("since"), when.get("until"), *(when.get("versions") or [])]

@@ -200,7 +200,33 @@ class Recipe(Sourced):
     tp: list[int] | None = None
     dp: list[int] | None = None
     spec: list[str] | None = None
+    role: Literal["mixed", "prefill", "decode"] = "mixed"
     launch: dict[str, Any] | None = None
+
+
+class RouterList(Strict):
+    """How a router is told its servers: ``flag`` with one value for each server of a side.
+
+    ``values`` are filled with a server's placement; ``together`` writes the flag once with
+    every value behind it, otherwise the flag is repeated for each server.
+    """
+
+    flag: str
+    side: Literal["prefill", "decode", "mixed"]
+    values: list[str]
+    together: bool = False
+
+
+class Router(Sourced):
+    """A program that clients talk to before several servers, and how it is started."""
+
+    id: str
+    kind: Literal["vllm-router", "proxy"]
+    when: When = When()
+    connectors: list[str]
+    argv: list[str]
+    lists: list[RouterList]
+    reason: str
 
 
 class Rule(Sourced):
@@ -367,6 +393,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "choices": Setting,
     "settings": Setting,
     "recipes": Recipe,
+    "routers": Router,
     "rules": Rule,
     "phases": Phase,
     "kv_releases": KvRelease,

@@ -14,17 +14,19 @@ from typing import Any
 from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .conditions import applies, in_range
+from .conditions import applies
 from .finding import Finding, refusing, worst_first
-from .launch import Launch, merge_flags, parse_flags, set_path, to_argv
+from .launch import Launch, merge_flags, parse_flags, set_path
 from .layout import fit_layout
-from .plan import LaunchPlan, Port, Process, Ready, Validated
+from .placement import Placement, is_placed
+from .plan import LaunchPlan, Validated
+from .process import DRAIN_S, build_process
 from .request import LaunchRequest
 from .resolve import Subject, resolve
 from .rules import break_rules, fill
 from .validated import validation_of
 
-__all__ = ["Compiled", "compile_plan", "refuse"]
+__all__ = ["Compiled", "choices_of", "compile_plan", "refuse", "relaunch"]
 
 #: Which merged flag tells an option's real value once EXTRA has been laid on top.
 FLAG_OF = {
@@ -38,9 +40,8 @@ FLAG_OF = {
     "served_model_name": "served-model-name",
     "host": "host",
     "port": "port",
+    "drain_s": "shutdown-timeout",
 }
-#: Seconds until ready that a cold start may take, by model family.
-DEADLINE_S = {"flash": 1800, "pro": 3600, "rehearsal": 600}
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def subject_facts(subject: Subject, request: LaunchRequest, model_path: str) -> 
         "served_model_name": checkpoint["served_as"],
         "topology": "single-node" if nodes == 1 else "multi-node-dp",
         "role": "mixed",
+        "drain_s": DRAIN_S if request.drain_s is None else request.drain_s,
     }
 
 
@@ -183,53 +185,6 @@ def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:
     return "dspark" if method == "dspark" else "mtp" if method.endswith("mtp") else "none"
 
 
-def owned_variables(facts: Mapping[str, Any], catalog: Catalog) -> list[str]:
-    """Return the variables that a plan alone may set, so that stale exports can't spoil it.
-
-    Only those that this release reads on this chip: an inert leftover spoils nothing.
-    """
-    engines = ("any", facts["engine"])
-    return [
-        row["name"]
-        for row in catalog.table("variables")
-        if row["kind"] == "env"
-        and row.get("owned")
-        and row["engine"] in engines
-        and any(has_effect(effect, facts, catalog) for effect in row["effects"])
-    ]
-
-
-def has_effect(effect: Row, facts: Mapping[str, Any], catalog: Catalog) -> bool:
-    """Whether an effect row says that this release does something with the variable here."""
-    here = "chips" not in effect or facts["chip"] in effect["chips"]
-    reads = effect["effect"] in ("read", "deprecated", "refused")
-    return here and reads and in_range(effect, facts, catalog)
-
-
-def build_process(
-    launch: Launch, facts: Mapping[str, Any], request: LaunchRequest, catalog: Catalog
-) -> Process:
-    """Return the one process of a single-node plan."""
-    owned = owned_variables(facts, catalog)
-    secret = {"VLLM_API_KEY": request.api_key_file} if request.api_key_file else {}
-    port = int(facts["port"])
-    address = facts["host"] if facts["host"] not in ("0.0.0.0", "::") else "127.0.0.1"
-    bracketed = f"[{address}]" if ":" in str(address) else address
-    env = {name: str(value) for name, value in launch.env.items()}
-    return Process(
-        name="server",
-        role="mixed",
-        argv=("vllm", "serve", launch.model, *to_argv(launch.flags)),
-        env=env,
-        unset=tuple(sorted(set(owned) - set(env) - set(secret))),
-        secret_env=secret,
-        devices=tuple(range(int(facts["devices"]))) if facts["profile"] != "cpu" else (),
-        ports=(Port(port, "OpenAI-compatible API"),),
-        ready=Ready(f"http://{bracketed}:{port}", request.ready_check),  # type: ignore[arg-type]
-        deadline_s=DEADLINE_S[str(facts["family"])],
-    )
-
-
 def default_path(subject: Subject, models: str) -> str:
     """Return where a model's weights are by default: ``<org>--<name>`` below ``models``."""
     hubs = subject.checkpoint.get("hubs", [])
@@ -238,16 +193,53 @@ def default_path(subject: Subject, models: str) -> str:
     return f"{models}/{name.replace('/', '--')}"
 
 
-def compile_plan(request: LaunchRequest, catalog: Catalog, models: str = "models") -> Compiled:
+def choices_of(
+    request: LaunchRequest, catalog: Catalog, models: str, placed: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the facts of a group of a deployment once its options are chosen.
+
+    ``placed`` holds what is known before its processes are placed: topology, role, nodes,
+    devices. Raises AscendV4Error (usage) as :func:`compile_plan` does.
+    """
+    subject = resolve(request, catalog)
+    facts = subject_facts(subject, request, request.model_dir or default_path(subject, models))
+    facts, origins, _ = choose(facts | placed, request, catalog)
+    fit_layout(facts, request, origins)
+    return facts
+
+
+def relaunch(
+    launch: Launch, facts: Mapping[str, Any], rows: Mapping[str, Row], extra: tuple[str, ...]
+) -> None:
+    """Fill the rows that insert a place in anew, in place, and lay EXTRA on top again."""
+    tree = {"env": launch.env, "flag": launch.flags}
+    for path, row in rows.items():
+        if path.startswith(("env.", "flag.")) and is_placed(row):
+            set_path(tree, path, value_of(row["value"], facts))
+    if extra:
+        launch.flags = merge_flags(launch.flags, whole(parse_flags(extra)))
+
+
+def compile_plan(
+    request: LaunchRequest,
+    catalog: Catalog,
+    models: str = "models",
+    placement: Placement | None = None,
+    known: dict[str, Any] | None = None,
+) -> Compiled:
     """Return the plan of a request, with every rule it breaks among its notes.
 
     ``models`` is the directory that holds all weights, used when no ``model_dir`` was
-    asked for. Raises AscendV4Error (usage) for unknown or contradictory words; a broken
+    asked for; ``placement`` says which server process of a deployment this is and
+    ``known`` holds more facts of its topology. Raises AscendV4Error (usage) for unknown
+    or contradictory words; a broken
     rule doesn't raise, see :func:`refuse`.
     """
     subject = resolve(request, catalog)
     facts = subject_facts(subject, request, request.model_dir or default_path(subject, models))
-    facts, origins, rows = choose(facts, request, catalog)
+    placed = {**(known or {}), **(placement.facts() if placement else {})}
+    facts, origins, rows = choose(facts | placed, request, catalog)
+    facts |= placed
     fit_layout(facts, request, origins)
     launch, stated = settle(facts, catalog)
     facts = lay_extra(launch, facts, request.extra)
@@ -265,7 +257,7 @@ def compile_plan(request: LaunchRequest, catalog: Catalog, models: str = "models
         model_path=launch.model,
         checkpoint=str(subject.checkpoint["id"]),
         validated=validated,
-        processes=(build_process(launch, facts, request, catalog),),
+        processes=(build_process(launch, facts, request, catalog, placement),),
         notes=tuple(worst_first(notes)),
         origins=origins,
     )

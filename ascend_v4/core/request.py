@@ -15,7 +15,8 @@ class LaunchRequest:
     ``context`` and ``max_num_batched_tokens`` are tokens, ``concurrency`` requests over
     all replicas, ``max_num_seqs`` requests for each replica, ``devices`` logical devices
     (dies on A3), ``gpu_memory_utilization`` a share from 0 to 1. ``extra`` holds the
-    arguments after ``--``. ``origins`` tells flag, variable, file or host by option.
+    arguments after ``--``; ``drain_s`` is in seconds. ``origins`` tells flag, variable,
+    file or host by option.
     """
 
     profile: str | None = None
@@ -45,6 +46,7 @@ class LaunchRequest:
     extra: tuple[str, ...] = ()
     allow_unvalidated: bool = False
     ready_check: str = "generate"
+    drain_s: int | None = None
     origins: dict[str, str] = field(default_factory=dict)
 
     def asked(self) -> dict[str, Any]:
@@ -56,5 +58,5 @@ class LaunchRequest:
 OPTION_NAMES = tuple(
     f.name
     for f in fields(LaunchRequest)
-    if f.name not in ("extra", "allow_unvalidated", "ready_check", "origins")
+    if f.name not in ("extra", "allow_unvalidated", "ready_check", "drain_s", "origins")
 )

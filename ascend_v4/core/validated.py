@@ -30,6 +30,7 @@ def same_subject(row: Row, facts: Mapping[str, Any]) -> bool:
         and facts["chip"] in row["chip"]
         and facts["checkpoint"] in row["checkpoint"]
         and row.get("topology", "single-node") == facts["topology"]
+        and row.get("role", "mixed") == facts["role"]
         and row.get("nodes", 1) == facts["nodes"]
     )
 

@@ -1,0 +1,1 @@
+"""A deployment over several nodes: its file, its checks, its plan for each node."""

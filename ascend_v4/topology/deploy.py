@@ -1,0 +1,237 @@
+"""From a topology and the catalog to a plan for each node.
+
+A group is compiled once for each shape of process it has (head, headless, rank 0, other
+ranks), rules and all; the other processes of a shape differ only in what a placement
+inserts, so a thousand nodes cost little more than ten.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ascend_v4.catalog.load import Catalog, Row
+from ascend_v4.core.compiler import Compiled, choices_of, compile_plan, relaunch
+from ascend_v4.core.finding import Finding, worst_first
+from ascend_v4.core.placement import Placement
+from ascend_v4.core.plan import LaunchPlan, Process
+from ascend_v4.core.process import build_process
+from ascend_v4.core.request import OPTION_NAMES, LaunchRequest
+from ascend_v4.errors import AscendV4Error, ExitCode
+
+from .deployment import Deployment, NodePlan
+from .model import Group, Node, Topology
+from .place import GroupSizes, PortBook, Sides, place_group, replica_nodes
+from .router import router_node, router_process
+
+__all__ = ["deploy", "request_of"]
+
+
+def request_of(topology: Topology, group: Group) -> LaunchRequest:
+    """Return what a group asks for; the group's options go over the topology's.
+
+    Raises AscendV4Error (usage) for an option that is not a launch option.
+    """
+    options = {
+        **{name.replace("-", "_"): value for name, value in topology.options.items()},
+        **{name.replace("-", "_"): value for name, value in group.options.items()},
+    }
+    unknown = sorted(set(options) - set(OPTION_NAMES))
+    if unknown:
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "unknown-option",
+            f"group {group.name}: {', '.join(unknown)} is not a launch option",
+            "ascend-v4 serve --help",
+        )
+    named = {
+        "profile": topology.profile,
+        "chip": topology.node(group.nodes[0]).chip or topology.chip,
+        "engine_version": topology.engine_version,
+        "model": topology.model,
+        "model_dir": topology.model_dir,
+        "data_parallel_size": group.data_parallel_size,
+        "tensor_parallel_size": group.tensor_parallel_size,
+    }
+    asked = {**options, **{name: value for name, value in named.items() if value is not None}}
+    return LaunchRequest(
+        **asked,
+        extra=tuple(group.extra),
+        allow_unvalidated=topology.allow_unvalidated,
+        origins=dict.fromkeys(asked, "file"),
+    )
+
+
+@dataclass
+class Draft:
+    """A deployment while it is planned."""
+
+    topology: Topology
+    catalog: Catalog
+    models: str
+    book: PortBook = field(default_factory=PortBook)
+    rows: dict[str, dict[str, Row]] = field(default_factory=dict)
+    plans: dict[str, LaunchPlan] = field(default_factory=dict)
+    processes: dict[str, list[Process]] = field(default_factory=dict)
+    placements: list[Placement] = field(default_factory=list)
+    facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def devices(self) -> dict[str, int]:
+        """Return the logical devices of each node."""
+        found = {}
+        for node in self.topology.nodes:
+            chip = self.catalog.chip(node.chip or self.topology.chip or self.default_chip())
+            per_node = int(chip.get("default_devices") or chip["devices_per_node"])
+            found[node.name] = node.devices or per_node
+        return found
+
+    def default_chip(self) -> str:
+        """Return the chip of a topology that names none: its profile's usual one."""
+        from ascend_v4.core.resolve import ASSUMED_CHIP
+
+        return ASSUMED_CHIP.get(self.topology.profile or "", "a3")
+
+    def choose(self, group: Group, devices: Mapping[str, int]) -> Mapping[str, Any]:
+        """Return the facts of a group once every option is chosen."""
+        nodes = replica_nodes(self.topology, group)[0]
+        whole = sum(group.devices or devices[n.name] - group.first_device for n in nodes)
+        sharing = max(1, -(-group.replicas // len(group.nodes)))
+        kind = "multi-node-dp" if len(nodes) > 1 else "single-node"
+        placed = {
+            "topology": "pd-disaggregated" if self.topology.disaggregated else kind,
+            "role": group.role,
+            "nodes": len(nodes),
+            "replica_nodes": len(nodes),
+            "devices": whole // sharing,
+            "connector": self.topology.connector or "",
+        }
+        return choices_of(request_of(self.topology, group), self.catalog, self.models, placed)
+
+
+def sizes_of(group: Group, facts: Mapping[str, Any]) -> GroupSizes:
+    """Return the sizes that were chosen for a group."""
+    return GroupSizes(
+        int(facts["data_parallel_size"]),
+        int(facts["tensor_parallel_size"]),
+        group.load_balancing or facts["load_balancing"],
+    )
+
+
+def deploy(
+    topology: Topology,
+    catalog: Catalog,
+    models: str = "models",
+    check: Callable[[Deployment, Draft], list[Finding]] | None = None,
+) -> Deployment:
+    """Return the plan of every node.
+
+    ``models`` is the directory of all weights where the topology names none; ``check``
+    adds findings about the whole. Raises AscendV4Error (usage) for words that the
+    catalog doesn't know; a broken rule is a note, see ``core.compiler.refuse``.
+    """
+    draft = Draft(topology, catalog, models)
+    devices = draft.devices()
+    chosen = {group.name: draft.choose(group, devices) for group in topology.groups}
+    sizes = {group.name: sizes_of(group, chosen[group.name]) for group in topology.groups}
+    sides = Sides(side(topology, sizes, "prefill"), side(topology, sizes, "decode"))
+    router_at = router_node(topology, sizes)
+    if router_at is not None:
+        draft.book.taken.add((router_at.name, topology.router.port))
+    engine_id = 0
+    for group in topology.groups:
+        ids = {group.name: engine_id}
+        placed = place_group(topology, group, sizes[group.name], sides, devices, draft.book, ids)
+        engine_id += group.replicas
+        draft.facts[group.name] = chosen[group.name]
+        plan_group(draft, group, sizes[group.name], placed)
+    if router_at is not None:
+        add_router(draft, router_at, chosen)
+    deployment = gathered(draft)
+    found = check(deployment, draft) if check else []
+    return replace(deployment, findings=tuple(worst_first(found)))
+
+
+def side(topology: Topology, sizes: Mapping[str, GroupSizes], role: str) -> GroupSizes | None:
+    """Return the sizes of the first group of a role."""
+    return next((sizes[group.name] for group in topology.groups if group.role == role), None)
+
+
+def shape_of(placement: Placement) -> tuple[Any, ...]:
+    """Return what decides which rows apply to a process."""
+    first = placement.data_parallel_start_rank == 0
+    rank = placement.data_parallel_rank
+    return (placement.headless, first, rank is None, rank == 0, len(placement.node_devices))
+
+
+def plan_group(draft: Draft, group: Group, sizes: GroupSizes, placed: list[Placement]) -> None:
+    """Compile a group's processes into the draft."""
+    request = replace(
+        request_of(draft.topology, group),
+        data_parallel_size=sizes.data_parallel,
+        tensor_parallel_size=sizes.tensor_parallel,
+    )
+    shapes: dict[tuple[Any, ...], Compiled] = {}
+    for placement in placed:
+        shape = shape_of(placement)
+        if shape not in shapes:
+            placement_facts = {"connector": draft.topology.connector or ""}
+            shapes[shape] = compile_plan(
+                request, draft.catalog, draft.models, placement, placement_facts
+            )
+            draft.rows.setdefault(group.name, {}).update(shapes[shape].rows)
+            process = shapes[shape].plan.processes[0]
+        else:
+            process = moved(shapes[shape], placement, request, draft.catalog)
+        draft.placements.append(placement)
+        draft.processes.setdefault(placement.node, []).append(process)
+        plan = draft.plans.setdefault(placement.node, shapes[shape].plan)
+        if plan is not shapes[shape].plan:
+            notes = dict.fromkeys([*plan.notes, *shapes[shape].plan.notes])
+            draft.plans[placement.node] = replace(plan, notes=tuple(worst_first(notes)))
+
+
+def moved(
+    compiled: Compiled, placement: Placement, request: LaunchRequest, catalog: Catalog
+) -> Process:
+    """Return a compiled process as it is on another node or rank."""
+    facts = dict(compiled.facts) | placement.facts()
+    launch = copy.deepcopy(compiled.launch)
+    relaunch(launch, facts, compiled.rows, request.extra)
+    return build_process(launch, facts, request, catalog, placement)
+
+
+def add_router(draft: Draft, node: Node, chosen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add what clients talk to, on its node."""
+    facts = next(iter(chosen.values()))
+    plan = next(iter(draft.plans.values()))
+    deadline = max(p.deadline_s for processes in draft.processes.values() for p in processes)
+    process = router_process(draft.topology, node, facts, draft.placements, deadline, draft.catalog)
+    draft.plans.setdefault(node.name, plan)
+    draft.processes.setdefault(node.name, []).append(process)
+
+
+def gathered(draft: Draft) -> Deployment:
+    """Return the deployment with the plans of its nodes, in the order of the file."""
+    topology = draft.topology
+    nodes = tuple(
+        NodePlan(node, node_plan(draft, node))
+        for node in topology.nodes
+        if node.name in draft.processes
+    )
+    found = Deployment(topology, nodes, "", rows=draft.rows)
+    ends = [process for _, process in found.processes() if process.ready]
+    last = next((process for process in ends if process.role == "router"), None)
+    chosen = last or ends[0]
+    return replace(found, endpoint=chosen.ready.url if chosen.ready else "")
+
+
+def node_plan(draft: Draft, node: Node) -> LaunchPlan:
+    """Return the launch plan of one node."""
+    plan = draft.plans[node.name]
+    return replace(
+        plan,
+        processes=tuple(draft.processes[node.name]),
+        image=draft.topology.image or plan.image,
+    )

@@ -1,0 +1,85 @@
+"""A planned deployment: one launch plan for each node, and what was found wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ascend_v4.core.finding import Finding
+from ascend_v4.core.plan import LaunchPlan, Process
+
+if TYPE_CHECKING:
+    from ascend_v4.catalog.load import Row
+
+    from .model import Node, Topology
+
+__all__ = ["Deployment", "NodePlan"]
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What runs on one node; ``plan.processes`` are this node's only, the router included."""
+
+    node: Node
+    plan: LaunchPlan
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Every node's plan. ``endpoint`` is the base URL clients use, without ``/v1``.
+
+    ``rows`` says which catalog row stated each value, by group and path (``env.NAME``,
+    ``flag.name``): what renderers quote as reasons. ``findings`` are those of the whole;
+    each plan's own notes stay with the plan.
+    """
+
+    topology: Topology
+    nodes: tuple[NodePlan, ...]
+    endpoint: str
+    findings: tuple[Finding, ...] = ()
+    rows: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    def node_plan(self, name: str) -> NodePlan:
+        """Return the plan of a node; raises KeyError for a node that runs nothing."""
+        for planned in self.nodes:
+            if planned.node.name == name:
+                return planned
+        raise KeyError(name)
+
+    def processes(self) -> list[tuple[Node, Process]]:
+        """Return every process with its node, in the order of the file, router last."""
+        pairs = [
+            (planned.node, process) for planned in self.nodes for process in planned.plan.processes
+        ]
+        return sorted(pairs, key=lambda pair: pair[1].role == "router")
+
+    def router(self) -> tuple[Node, Process] | None:
+        """Return the router with its node, if there is one."""
+        return next((pair for pair in self.processes() if pair[1].role == "router"), None)
+
+    def group_of(self, process: Process) -> str:
+        """Return the name of the group that a server process belongs to."""
+        names = sorted((g.name for g in self.topology.groups), key=len, reverse=True)
+        return next((name for name in names if process.name.startswith(f"{name}-")), "")
+
+    def notes(self) -> list[Finding]:
+        """Return the whole's findings and every plan's notes, each once."""
+        every = [*self.findings, *(note for planned in self.nodes for note in planned.plan.notes)]
+        return list(dict.fromkeys(every))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the deployment as JSON: a LaunchPlan, schema 1, for each node."""
+        return {
+            "schema": 1,
+            "name": self.topology.name,
+            "endpoint": self.endpoint,
+            "nodes": [
+                {
+                    "name": planned.node.name,
+                    "address": planned.node.address,
+                    "plan": planned.plan.to_json(),
+                }
+                for planned in self.nodes
+            ],
+            "findings": [finding.to_json() for finding in self.findings],
+        }
