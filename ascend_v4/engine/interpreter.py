@@ -69,14 +69,14 @@ def find_python(host: Host) -> Interpreter:
             raise AscendV4Error(
                 ExitCode.REFUSED,
                 "unsupported-platform",
-                f"There is no CPU engine for {system} on {machine}.",
-                "Use Linux on x86_64 or aarch64.",
+                f"there is no CPU engine for {system} on {machine}",
+                "use Linux on x86_64 or aarch64",
             )
         return Interpreter(path, version, machine)
     raise AscendV4Error(
         ExitCode.HOST_NOT_READY,
         "no-python",
-        f"The CPU engine needs Python {' or '.join(VERSIONS)} with its venv module; "
-        f"found {', '.join(seen) or 'none'}.",
-        "Install one (Debian, Ubuntu: apt install python3.11-venv) or name it in ASCEND_V4_PYTHON.",
+        f"the CPU engine needs Python {' or '.join(VERSIONS)} with its venv module; "
+        f"found {', '.join(seen) or 'none'}",
+        "install one (Debian, Ubuntu: apt install python3.11-venv) or name it in ASCEND_V4_PYTHON",
     )

@@ -87,14 +87,14 @@ class Pip:
             raise AscendV4Error(
                 ExitCode.REFUSED,
                 "hash-mismatch",
-                "A downloaded package is not the one this release was made with: its SHA-256 "
-                "differs. Nothing of it was installed.",
-                "Check the configured package index (pip config list), then install again.",
+                "a downloaded package is not the one this release was made with: its SHA-256 "
+                "differs; nothing of it was installed",
+                "check the configured package index (pip config list), then install again",
             )
         raise AscendV4Error(
             ExitCode.UNREACHABLE,
             "download-failed",
             f"pip could not install the CPU engine: {_last_error(done)}",
-            "Check the network and the package index (pip config list), then run "
-            "'ascend-v4 engine install --profile cpu' again; finished downloads are kept.",
+            "check the network and the package index (pip config list), then run "
+            "'ascend-v4 engine install --profile cpu' again; finished downloads are kept",
         )

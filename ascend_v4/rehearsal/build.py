@@ -154,8 +154,8 @@ def _refuse_foreign(directory: Path) -> None:
     raise AscendV4Error(
         ExitCode.WEIGHTS_WRONG_KIND,
         "not-a-rehearsal",
-        f"{directory} holds something other than the rehearsal checkpoint; it is left as it is.",
-        "Name another directory with --model-dir, or move this one away.",
+        f"{directory} holds something other than the rehearsal checkpoint; it is left as it is",
+        "name another directory with --model-dir, or move this one away",
     )
 
 
@@ -208,6 +208,6 @@ def build_rehearsal(directory: Path) -> None:
         raise AscendV4Error(
             ExitCode.HOST_NOT_READY,
             "cannot-write",
-            f"The rehearsal checkpoint can't be written to {directory}: {error}.",
-            "Name another place with --model-dir or ASCEND_V4_MODELS.",
+            f"the rehearsal checkpoint can't be written to {directory}: {error}",
+            "name another place with --model-dir or ASCEND_V4_MODELS",
         ) from error

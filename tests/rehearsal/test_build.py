@@ -293,8 +293,8 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path, content):
             "code": ExitCode.WEIGHTS_WRONG_KIND,
             "kind": "not-a-rehearsal",
             "message": f"{tmp_path} holds something other than the rehearsal checkpoint; "
-            "it is left as it is.",
-            "next": "Name another directory with --model-dir, or move this one away.",
+            "it is left as it is",
+            "next": "name another directory with --model-dir, or move this one away",
         }
     }
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("config.json", content)]
@@ -313,6 +313,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert (caught.value.code, caught.value.kind, caught.value.message) == (
         ExitCode.HOST_NOT_READY,
         "cannot-write",
-        f"The rehearsal checkpoint can't be written to {target}: "
-        f"[Errno 17] File exists: '{tmp_path / 'file'}'.",
+        f"the rehearsal checkpoint can't be written to {target}: "
+        f"[Errno 17] File exists: '{tmp_path / 'file'}'",
     )
