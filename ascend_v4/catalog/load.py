@@ -14,7 +14,7 @@ from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["Catalog", "Row", "catalog", "nearest"]
+__all__ = ["Catalog", "Row", "catalog", "nearest", "read_compiled"]
 
 Row = dict[str, Any]
 
@@ -89,7 +89,7 @@ class Catalog:
             "unknown-chip",
             f"'{name}' is not a chip this catalog knows; it knows {', '.join(known)}. "
             f"{nearest(name, known)}".rstrip(),
-            "ascend-v4 profiles",
+            "ascend-v4 profiles --chips",
         )
 
     def checkpoint(self, ident: str) -> Row | None:
@@ -108,12 +108,17 @@ class Catalog:
 
 @lru_cache(maxsize=1)
 def catalog() -> Catalog:
-    """Return the compiled catalog.
+    """Return the compiled catalog; see :func:`read_compiled` for errors."""
+    return read_compiled(COMPILED)
+
+
+def read_compiled(path: Path) -> Catalog:
+    """Return the tables of a compiled file.
 
     Raises AscendV4Error (a fault of ours) when it is missing or damaged.
     """
     try:
-        return Catalog(json.loads(COMPILED.read_text(encoding="utf-8")))
+        return Catalog(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise AscendV4Error(
             ExitCode.FAULT,

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
+from click.core import ParameterSource
 
 from ascend_v4 import __version__
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .output import print_error
+from .output import print_error, stdout_lost
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -44,6 +45,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "profiles": ("profiles", "List profiles, chips, models and releases."),
     "engine": ("engine", "Install or show the engine of a profile."),
 }
+
+
+#: What click 8.2 and later raise for a group called with nothing; its text is the whole help.
+NO_ARGUMENTS: tuple[type, ...] = tuple(
+    found for name in ("NoArgsIsHelpError",) if (found := getattr(click.exceptions, name, None))
+)
 
 
 class LazyGroup(click.Group):
@@ -100,7 +107,24 @@ def usage_error(error: click.ClickException) -> AscendV4Error:
     """Return click's error as ours, with the help of the command as the next thing to type."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "ascend-v4"
-    return AscendV4Error(ExitCode.USAGE, "usage", error.format_message(), f"{path} --help")
+    text = error.format_message()
+    if context and isinstance(error, NO_ARGUMENTS):
+        group = context.command
+        names = group.list_commands(context) if isinstance(group, click.Group) else []
+        text = f"{path} needs a command: {', '.join(names)}"
+    elif context and isinstance(error, click.BadParameter) and error.param:
+        text += came_from(context, error.param)
+    return AscendV4Error(ExitCode.USAGE, "usage", text, f"{path} --help")
+
+
+def came_from(context: click.Context, param: click.Parameter) -> str:
+    """Return where a bad value came from, if not from the command line."""
+    source = context.get_parameter_source(param.name or "")
+    if source is ParameterSource.ENVIRONMENT:
+        return f" (from the variable {param.envvar})"
+    if source is ParameterSource.DEFAULT_MAP:
+        return " (from the file given by --config)"
+    return ""
 
 
 def main(argv: Sequence[str] | None = None, obj: object = None) -> int:
@@ -124,3 +148,10 @@ def main(argv: Sequence[str] | None = None, obj: object = None) -> int:
         # The reader went away (`… | head`); there is nobody left to tell.
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if not stdout_lost(error):
+            raise
+        text = f"the result can't be written to stdout: {error.strerror}"
+        lost = AscendV4Error(ExitCode.FAULT, "stdout", text, "make room there, or write elsewhere")
+        print_error(lost, as_json=wants_json(args))
+        return int(ExitCode.FAULT)

@@ -88,8 +88,8 @@ def check_release(
     release doesn't serve the pair, or is known to run it wrong.
     """
     release = catalog.release(engine, version)
-    if not chip and not model:
-        return summary(release), []
+    if not chip:
+        return summary(release), check_chips(release, engine, model, catalog)
     subject = subject_of(engine, chip, model, version, catalog)
     if chip and not serves(release, subject, chip, None):
         refuse_chip(release, subject, catalog)
@@ -114,6 +114,27 @@ def check_release(
             fix,
         )
     return summary(release), list(notes)
+
+
+def check_chips(release: Row, engine: str, model: str | None, catalog: Catalog) -> list[Finding]:
+    """Return a warning for each chip on which a release is not fit to use.
+
+    Raises AscendV4Error (refused, 3) where it is fit on none.
+    """
+    refusals: dict[str, AscendV4Error] = {}
+    chips = list(release.get("chips") or ())
+    for chip in chips:
+        try:
+            check_release(str(release["version"]), engine, chip, model, catalog)
+        except AscendV4Error as error:
+            refusals[chip] = error
+    if chips and len(refusals) == len(chips):
+        raise next(iter(refusals.values()))
+    source = str(release["source"])
+    return [
+        Finding(error.kind, "warn", f"not on {chip}: {error.message}", error.next, source)
+        for chip, error in refusals.items()
+    ]
 
 
 def refuse_chip(release: Row, subject: Subject, catalog: Catalog) -> None:
