@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,13 +13,43 @@ if TYPE_CHECKING:
     from ascend_v4.core.finding import Finding
     from ascend_v4.errors import AscendV4Error
 
-__all__ = ["print_error", "print_findings", "print_json", "print_result", "print_table", "status"]
+__all__ = [
+    "print_error",
+    "print_findings",
+    "print_json",
+    "print_result",
+    "print_table",
+    "status",
+    "stdout_lost",
+]
 
 
 def print_result(text: str) -> None:
-    """Print a result on stdout."""
+    """Print a result on stdout; raises OSError where it can't be written."""
+    if sys.stdout is None:
+        # Python's way to say that descriptor 1 was closed (`>&-`).
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
+
+
+def stdout_lost(error: OSError) -> bool:
+    """Whether an error is that stdout can't be written (a full disk, a closed descriptor).
+
+    Only this module and click's echo write there. What stdout still holds is then
+    dropped, or Python would exit with 120 over it.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    writer = frame.tb_frame.f_globals.get("__name__") if frame else None
+    if writer not in (__name__, "click.utils"):
+        return False
+    if sys.stdout is not None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    return True
 
 
 def print_json(value: Any) -> None:

@@ -1,12 +1,14 @@
 """The one door: help without loading a command, errors, docs that name every command."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ascend_v4.cli import COMMANDS
+from ascend_v4.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("pydantic", "yaml", "httpx", "openai", "psutil", "rich", "modelscope", "pynvml", "torch")
@@ -84,3 +86,53 @@ def test_links_in_docs_lead_somewhere():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    "words", ["profiles", "profiles --json", "env --chip a3", "plan --chip a3", "--help"]
+)
+def test_a_full_stdout_is_one_clear_error(words, buffered):
+    environ = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ascend_v4", *words.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+            check=False,
+        )
+    message = "the result can't be written to stdout: No space left on device"
+    if "--json" in words:
+        assert json.loads(done.stderr)["error"] == {
+            "code": 1,
+            "kind": "stdout",
+            "message": message,
+            "next": "make room there, or write elsewhere",
+        }
+    else:
+        assert done.stderr.endswith(
+            f"error: {message}\nnext:  make room there, or write elsewhere\n"
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_stdout_is_one_clear_error():
+    command = f"'{sys.executable}' -m ascend_v4 profiles >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the result can't be written to stdout: Bad file desc")
+
+
+def test_a_fault_of_ours_is_not_blamed_on_stdout(monkeypatch):
+    """An OSError of any other writer stays what it is."""
+
+    def broken(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ascend_v4.cli.cli.main", broken)
+    with pytest.raises(OSError, match="No space left"):
+        main(["profiles"])
