@@ -22,19 +22,35 @@ def command() -> None:
 
 
 @command.command("install")
-@click.option("--profile", default="cpu", show_default=True, help="cpu; others come as images.")
+@click.option(
+    "--profile", default="cpu", show_default=True, help="cpu or router; others come as images."
+)
+@click.option("--with-nixl", is_flag=True, help="Add NIXL, for prefill and decode apart.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Another place for it.")
 @json_option
 @click.pass_context
-def install(ctx: click.Context, profile: str, directory: Path | None, as_json: bool) -> None:
+def install(
+    ctx: click.Context, profile: str, with_nixl: bool, directory: Path | None, as_json: bool
+) -> None:
     """Install the CPU engine into an environment of its own (0.6 GB to fetch, 2.4 GB on disk).
 
     It is a third party's build of vLLM for CPUs, pinned by version and hash, for
-    rehearsals only. Does nothing when it is complete already.
+    rehearsals only. Does nothing when it is complete already. --profile router installs
+    vllm-router, which spreads requests over several servers.
     """
+    from ascend_v4.engine.addons import install_nixl, install_router
     from ascend_v4.engine.cpu import install_cpu_engine
     from ascend_v4.paths import engine_dir
 
+    host = host_of(ctx)
+    place = directory or engine_dir(host.env, profile)
+    if profile == "router":
+        program = install_router(host, place, say=status)
+        if as_json:
+            print_json({"executable": program})
+        else:
+            print_result(program)
+        return
     if profile != "cpu":
         raise AscendV4Error(
             ExitCode.REFUSED,
@@ -43,8 +59,9 @@ def install(ctx: click.Context, profile: str, directory: Path | None, as_json: b
             "vllm-ascend wheels on the index are built for A2, and vLLM needs its own CUDA stack",
             "run inside the official image; `ascend-v4 serve --dry-run --json` names it",
         )
-    host = host_of(ctx)
-    info = install_cpu_engine(host, directory or engine_dir(host.env, profile), say=status)
+    info = install_cpu_engine(host, place, say=status)
+    if with_nixl:
+        install_nixl(host, place, say=status)
     if as_json:
         print_json(asdict(info))
     else:
