@@ -34,7 +34,7 @@ def command() -> None:
 @click.option("--model-dir", type=click.Path(), help="Or the directory of the weights.")
 @click.option("--no-weights", is_flag=True, help="Only the packages and the catalog.")
 @click.option("--wheels/--no-wheels", default=True, show_default=True, help="Our own packages.")
-@click.option("--platform", help="Of the target, as pip says: manylinux2014_aarch64.")
+@click.option("--platform", help="Of the target: aarch64, or a tag of pip.")
 @click.option("--python-version", help="Of the target: 3.11.")
 @click.option("--image", help="Reference of the engine's image, NAME:TAG@sha256:….")
 @click.option("--image-archive", type=click.Path(), help="What `docker save` wrote.")
@@ -124,21 +124,24 @@ def verify_command(bundle: str, quiet: bool, as_json: bool) -> int:
     """Compare every file of a bundle, or of its archive, with its checksum."""
     from ascend_v4.weights.progress import reporter
 
-    check(Path(bundle), reporter(sys.stderr, quiet, as_json), as_json)
+    check(Path(bundle), reporter(sys.stderr, quiet, as_json), "json" if as_json else "table")
     if not as_json:
         print_result(f"{bundle}: good")
     return 0
 
 
-def check(bundle: Path, show: Reporter, as_json: bool = False) -> None:
-    """Print what isn't good; raises AscendV4Error: incomplete or corrupt."""
+def check(bundle: Path, show: Reporter, form: str) -> None:
+    """Print verdicts as ``json``, those that aren't good as ``table``, or none (``""``).
+
+    Raises AscendV4Error: incomplete or corrupt.
+    """
     from ascend_v4.weights.bundle import verify
 
     verdicts = verify(bundle, show)
     bad = [file for file in verdicts if file.verdict not in ("good", "extra")]
-    if as_json:
+    if form == "json":
         print_json({"bundle": str(bundle), "files": [file.to_json() for file in verdicts]})
-    elif bad:
+    elif form and bad:
         print_table(("verdict", "file"), [(file.verdict, file.path) for file in bad])
     if not bad:
         return
@@ -156,18 +159,27 @@ def check(bundle: Path, show: Reporter, as_json: bool = False) -> None:
 @click.argument("bundle", type=click.Path(exists=True))
 @click.option("--models", type=click.Path(), help="Where to (default: where serve looks).")
 @QUIET
+@JSON
 @click.pass_context
-def install_command(ctx: click.Context, bundle: str, models: str | None, quiet: bool) -> int:
-    """Check a bundle and put its weights where serve looks; prints the directory."""
+def install_command(
+    ctx: click.Context, bundle: str, models: str | None, quiet: bool, as_json: bool
+) -> int:
+    """Check a bundle, or its archive, and put its weights where serve looks.
+
+    Prints the directory.
+    """
     from ascend_v4.cli.planning import host_of
     from ascend_v4.paths import models_dir
-    from ascend_v4.weights.bundle import install
+    from ascend_v4.weights.install import install
     from ascend_v4.weights.progress import reporter
 
-    show, source = reporter(sys.stderr, quiet, False), Path(bundle).absolute()
+    show, source = reporter(sys.stderr, quiet, as_json), Path(bundle).absolute()
     if source.is_dir():
-        check(source, show)
-    place = install(source, Path(models) if models else models_dir(host_of(ctx).env), show)
-    if place is not None:
+        check(source, show, "" if as_json else "table")
+    where = Path(models).expanduser().absolute() if models else models_dir(host_of(ctx).env)
+    place = install(source, where, show)
+    if as_json:
+        print_json({"directory": None if place is None else str(place)})
+    elif place is not None:
         print_result(str(place))
     return 0

@@ -304,12 +304,19 @@ def say_stopped(request: Request, code: int, as_json: bool) -> int:
 def resume_command(source: Source, request: Request) -> str:
     """Return a command that goes on where this one stopped."""
     from ascend_v4.weights.manifest import public_endpoint
+    from ascend_v4.weights.request import Request
 
     words = ["ascend-v4", "download", "--model", source.repo, "--revision", request.revision]
     if source.hub != "modelscope":
         words += ["--source", source.hub]
     for pattern in request.selection:
         words += ["--include" if pattern[0] == "+" else "--exclude", pattern[1:]]
+    plain = Request(source, request.revision, request.endpoint, request.directory)
+    for name in ("jobs", "connections"):
+        if getattr(request, name) != getattr(plain, name):
+            words += [f"--{name}", str(getattr(request, name))]
+    if request.limit:
+        words += ["--limit-rate", str(request.limit)]
     words += ["--endpoint", public_endpoint(request.endpoint), "--dir", str(request.directory)]
     return shlex.join(words) + ("  (with the same token)" if request.token else "")
 

@@ -70,17 +70,20 @@ def check(host: Host, directory: Path, options: dict[str, object]) -> int:
         report = look(host, directory, {**options, "manifest": None}, show)
     show_report(report, as_json)
     wanted = wanted_checkpoint(options)
-    judge(report, wanted)
+    judge(report, wanted, model=str(options["model"]) if options["model"] else None)
     refuse_unsuited(report, options)
     return 0
 
 
 def refuse_unknown_words(options: dict[str, object]) -> None:
-    """Raise AscendV4Error (usage) for a chip or a model that the catalog doesn't know."""
+    """Raise AscendV4Error (usage) for a profile, chip, release or model that isn't known."""
     from ascend_v4.catalog.load import catalog, nearest
+    from ascend_v4.cli.download import check_profile
 
+    check_profile(str(options["profile"]) if options["profile"] else None)
     if options["chip"]:
         catalog().chip(str(options["chip"]))
+    release_of(options)
     model = str(options["model"] or "")
     rows = catalog().table("checkpoints")
     known = [row["id"] for row in rows] + [name for row in rows for name in row.get("aliases", {})]
@@ -91,6 +94,23 @@ def refuse_unknown_words(options: dict[str, object]) -> None:
             f"'{model}' is not a model this catalog knows. {nearest(model, known)}".rstrip(),
             "ascend-v4 profiles --models",
         )
+
+
+def release_of(options: dict[str, object]) -> tuple[str, str] | None:
+    """Return engine and version that are named, None where no version is."""
+    from ascend_v4.catalog.load import catalog
+
+    if not options["engine_version"]:
+        return None
+    chip, profile = options["chip"], profile_of(options)
+    named = profile or (catalog().chip(str(chip))["profile"] if chip else "ascend")
+    engine = "vllm-ascend" if named == "ascend" else "vllm"
+    return engine, str(catalog().release(engine, str(options["engine_version"]))["version"])
+
+
+def profile_of(options: dict[str, object]) -> str | None:
+    """Return the profile that is named; ``auto`` names none, as the host isn't looked at."""
+    return None if options["profile"] in (None, "auto") else str(options["profile"])
 
 
 def look(host: Host, directory: Path, options: dict[str, object], show: Reporter) -> Report:
@@ -130,7 +150,10 @@ def request_of(host: Host, directory: Path, options: dict[str, object]) -> Reque
     token = read_token(str(file) if file else None, host.env)
     texts = [options[name] for name in ("model", "endpoint")]
     model, endpoint = (str(text) if text else None for text in texts)
-    return repair_request(directory, host.env, model, endpoint, token)
+    request = repair_request(directory, host.env, model, endpoint, token)
+    if request.source.hub == "huggingface" and not file:
+        return replace(request, token=read_token(None, host.env, request.source.hub))
+    return request
 
 
 def mend(
@@ -142,6 +165,14 @@ def mend(
     from ascend_v4.weights.manifest import load_manifest, save_manifest
 
     request = request_of(host, directory, options)
+    if request.source.hub == "local":
+        from ascend_v4.rehearsal.build import build_rehearsal
+
+        show.status("building the rehearsal checkpoint again")
+        for file in report.bad():
+            (directory / file.path).unlink(missing_ok=True)
+        build_rehearsal(directory)
+        return
     before = load_manifest(directory)
     if before is not None:
         # Not complete any more: the download then stays with the commit that it is of.
@@ -167,17 +198,8 @@ def refuse_unsuited(report: Report, options: dict[str, object]) -> None:
     """Raise AscendV4Error (wrong kind) if the weights aren't for what was named."""
     from ascend_v4.weights.verify import suits
 
-    chip, profile, version = (
-        str(options[name]) if options[name] else None
-        for name in ("chip", "profile", "engine_version")
-    )
-    release = None
-    if version:
-        from ascend_v4.catalog.load import catalog
-
-        named = profile or (catalog().chip(chip)["profile"] if chip else "ascend")
-        release = ("vllm-ascend" if named == "ascend" else "vllm", version)
-    why = suits(report.checkpoint, chip, profile, release)
+    chip, profile = (str(options["chip"]) if options["chip"] else None), profile_of(options)
+    why = suits(report.checkpoint, chip, profile, release_of(options))
     if why:
         raise AscendV4Error(ExitCode.WEIGHTS_WRONG_KIND, "wrong-weights", why, "ascend-v4 profiles")
 
@@ -231,6 +253,13 @@ def compare_nodes(host: Host, directory: Path, hosts: str | None, as_json: bool)
 
     lines = read_user_text(hosts, "--hosts").splitlines()
     names = [line.split("#")[0].strip() for line in lines]
+    if not any(names):
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "no-nodes",
+            f"--hosts: {hosts} names no node",
+            f"write one node a line; without ssh run: ascend-v4 verify {directory} --fingerprint",
+        )
     found = compare(host, directory, [name for name in names if name])
     if as_json:
         print_json([answer._asdict() for answer in found])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ascend_v4 import __version__
 from ascend_v4.errors import AscendV4Error, ExitCode
@@ -23,20 +24,35 @@ from ascend_v4.host.system import Host
 
 from .check import check_files
 from .inspect import FileVerdict
-from .manifest import FileRow, Manifest, manifest_json, read_rows, save_manifest, write_json
+from .manifest import FileRow, Manifest, manifest_json, read_rows, write_json
 from .request import Reporter
 
-__all__ = ["Order", "create", "install", "verify"]
+__all__ = ["SUMS", "Order", "create", "not_a_bundle", "pack", "read_sums", "verify"]
 
 SUMS = "SHA256SUMS"
 
 INSTALL = """#!/bin/sh
 # Puts this bundle in place without a network: ./install.sh [PYTHON ENVIRONMENT]
 set -eu
+wanted='@PYTHON@'
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 venv=${1:-"$HOME/.local/share/ascend-v4/cli"}
 if [ -n "$(ls "$here/wheels" 2>/dev/null)" ]; then
-    python3 -m venv "$venv"
+    python=
+    for name in "${PYTHON:-python3}" "python$wanted"; do
+        version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+            continue
+        if [ "$version" = "$wanted" ]; then
+            python=$name
+            break
+        fi
+    done
+    if [ -z "$python" ]; then
+        echo "error: the packages in this bundle are for Python $wanted, which isn't here" >&2
+        echo "next:  PYTHON=/path/to/python$wanted $0, or bundle create --python-version" >&2
+        exit 6
+    fi
+    "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --no-index --find-links "$here/wheels" ascend-v4
     PATH="$venv/bin:$PATH"
 fi
@@ -69,16 +85,44 @@ class Order:
 
 
 def create(order: Order, host: Host, show: Reporter) -> Path:
-    """Make a bundle directory and return it.
+    """Make a bundle directory and return it; nothing is left of one that fails.
 
     Weights are linked where the file system allows it, else copied. Raises
-    AscendV4Error: usage for a target that isn't empty, host not ready when pip fails.
+    AscendV4Error: usage for a target that isn't empty, host not ready when pip fails or
+    the target can't be written.
     """
     target = order.target
-    if target.exists() and any(target.iterdir()):
+    if target.is_file() or (target.exists() and any(target.iterdir())):
         raise AscendV4Error(
             ExitCode.USAGE, "not-empty", f"{target} is not empty", "name another directory"
         )
+    if order.image_archive is not None and not order.image_archive.is_file():
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "no-image-archive",
+            f"--image-archive: there is no file {order.image_archive}",
+            "docker save -o image.tar NAME:TAG",
+        )
+    try:
+        return _fill(order, host, show)
+    except BaseException as error:
+        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _unwritable(target, error) from error
+        raise
+
+
+def _unwritable(target: Path, error: OSError) -> AscendV4Error:
+    return AscendV4Error(
+        ExitCode.HOST_NOT_READY,
+        "cannot-write",
+        f"{error.filename or target} can't be read or written: {error.strerror}",
+        "make room, or name another place",
+    )
+
+
+def _fill(order: Order, host: Host, show: Reporter) -> Path:
+    target = order.target
     target.mkdir(parents=True, exist_ok=True)
     if order.weights is not None and order.manifest is not None:
         show.status(f"adding the weights of {order.weights}")
@@ -90,9 +134,13 @@ def create(order: Order, host: Host, show: Reporter) -> Path:
 
     (target / "catalog").mkdir()
     shutil.copy2(Path(load.__file__).with_name("compiled.json"), target / "catalog")
+    if order.image and "@sha256:" not in order.image:
+        show.status(f"warning: {order.image} has no digest; what it means may change")
     if order.image_archive is not None:
         _link(order.image_archive, target / "image.tar")
-    (target / "install.sh").write_text(INSTALL, encoding="utf-8")
+    wanted = order.python or f"{sys.version_info[0]}.{sys.version_info[1]}"
+    script = INSTALL.replace("@PYTHON@", ".".join(wanted.split(".")[:2]))
+    (target / "install.sh").write_text(script, encoding="utf-8")
     (target / "install.sh").chmod(0o755)
     write_json(_description(order), target / "bundle.json")
     _write_sums(target, order, show)
@@ -121,8 +169,6 @@ def add_wheels(
 
     Raises AscendV4Error (host not ready) when pip can't.
     """
-    import sys
-
     folder.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -130,9 +176,30 @@ def add_wheels(
         _pip(host, [*pip, "wheel", "--quiet", "--no-deps", "-w", str(folder), source])
     own = next(folder.glob("ascend_v4-*.whl"))
     words = [*pip, "download", "--quiet", "--only-binary=:all:", "-d", str(folder), str(own)]
-    words += ["--platform", platform] if platform else []
+    words += [word for tag in tags_of(platform) for word in ("--platform", tag)]
     words += ["--python-version", python] if python else []
     _pip(host, words)
+
+
+def tags_of(platform: str | None) -> list[str]:
+    """Return a platform and all older ones whose wheels run there, as pip writes them.
+
+    ``aarch64`` is manylinux_2_34_aarch64, the glibc of openEuler 22.03; pip takes each
+    tag by itself and doesn't know that one includes another (PEP 600).
+    """
+    if platform is None:
+        return []
+    if platform in ("aarch64", "x86_64"):
+        platform = f"manylinux_2_34_{platform}"
+    found = re.fullmatch(r"manylinux(?:_2_(\d+)|2014)_(\w+)", platform)
+    if found is None:
+        return [platform]
+    newest, machine = int(found[1] or 17), found[2]
+    oldest = 5 if machine in ("x86_64", "i686") else 17
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, oldest - 1, -1)]
+    named = {"manylinux2014": 17, "manylinux2010": 12, "manylinux1": 5}
+    old = [f"{name}_{machine}" for name, minor in named.items() if oldest <= minor <= newest]
+    return [*tags, *old, f"linux_{machine}"]
 
 
 def own_source(scratch: Path) -> str:
@@ -214,12 +281,22 @@ def _write_sums(target: Path, order: Order, show: Reporter) -> None:
 
 
 def pack(bundle: Path) -> Path:
-    """Write a bundle directory into ``NAME.tar`` beside it, sums first, and return that."""
+    """Write a bundle directory into ``NAME.tar`` beside it, sums first, and return that.
+
+    Raises AscendV4Error (host not ready) when there is no room; the directory stays.
+    """
     archive = bundle.with_name(bundle.name + ".tar")
-    with tarfile.open(archive, "w") as tar:
-        names = sorted(path.name for path in bundle.iterdir() if path.name != SUMS)
-        for name in (SUMS, *names):
-            tar.add(bundle / name, f"{bundle.name}/{name}")
+    fresh = bundle.with_name(bundle.name + ".tar.new")
+    try:
+        with tarfile.open(fresh, "w") as tar:
+            names = sorted(path.name for path in bundle.iterdir() if path.name != SUMS)
+            for name in (SUMS, *names):
+                tar.add(bundle / name, f"{bundle.name}/{name}")
+        fresh.replace(archive)
+    except OSError as error:
+        raise _unwritable(archive, error) from error
+    finally:
+        fresh.unlink(missing_ok=True)
     return archive
 
 
@@ -232,9 +309,9 @@ def verify(bundle: Path, show: Reporter, jobs: int = 4) -> list[FileVerdict]:
     if bundle.is_file():
         return _verify_archive(bundle)
     try:
-        sums = _parse((bundle / SUMS).read_text(encoding="utf-8"))
+        sums = read_sums((bundle / SUMS).read_bytes())
     except (OSError, ValueError) as error:
-        raise _not_a_bundle(bundle) from error
+        raise not_a_bundle(bundle) from error
     there = {p.relative_to(bundle).as_posix(): p for p in bundle.rglob("*") if p.is_file()}
     there.pop(SUMS, None)
     rows = [
@@ -251,15 +328,20 @@ def verify(bundle: Path, show: Reporter, jobs: int = 4) -> list[FileVerdict]:
     return verdicts
 
 
-def _parse(text: str) -> dict[str, str]:
-    rows = [line.split("  ", 1) for line in text.splitlines() if line]
+def read_sums(text: bytes) -> dict[str, str]:
+    """Return path -> sha256 of the text of SHA256SUMS.
+
+    Raises ValueError for anything else, AscendV4Error (refused) for unsafe paths.
+    """
+    rows = [line.split("  ", 1) for line in text.decode().splitlines() if line]
     listed: list[dict[str, object]] = [
         {"path": name, "size": 0, "sha256": digest} for digest, name in rows
     ]
     return {row.path: row.sha256 or "" for row in read_rows(listed, SUMS)}
 
 
-def _not_a_bundle(path: Path) -> AscendV4Error:
+def not_a_bundle(path: Path) -> AscendV4Error:
+    """Return the error for something that can't be read as a bundle."""
     return AscendV4Error(
         ExitCode.WEIGHTS_INCOMPLETE,
         "not-a-bundle",
@@ -280,7 +362,7 @@ def _verify_archive(archive: Path) -> list[FileVerdict]:
                 if file is None:
                     continue
                 if sums is None:
-                    sums = _parse(file.read(64 << 20).decode())
+                    sums = read_sums(file.read(64 << 20))
                     continue
                 digest = hashlib.sha256()
                 while block := file.read(4 << 20):
@@ -288,51 +370,10 @@ def _verify_archive(archive: Path) -> list[FileVerdict]:
                 right = sums.get(name) == digest.hexdigest()
                 wrong = "hash" if name in sums else "extra"
                 found[name] = FileVerdict(name, "good" if right else wrong, member.size)
-    except (tarfile.TarError, EOFError, ValueError, UnicodeDecodeError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         if sums is None:
-            raise _not_a_bundle(archive) from error
+            raise not_a_bundle(archive) from error
     if sums is None:
-        raise _not_a_bundle(archive)
+        raise not_a_bundle(archive)
     absent = [FileVerdict(name, "absent") for name in sums if name not in found]
     return [*found.values(), *absent]
-
-
-def install(bundle: Path, models: Path, show: Reporter) -> Path | None:
-    """Put a verified bundle's weights where ``serve`` looks, and return that directory.
-
-    None when the bundle has no weights. Raises AscendV4Error: usage for an archive or
-    a target that holds something else, incomplete for something that isn't a bundle.
-    """
-    if bundle.is_file():
-        raise AscendV4Error(
-            ExitCode.USAGE,
-            "packed",
-            f"{bundle} is packed",
-            f"tar -xf {bundle} && {bundle.name.removesuffix('.tar')}/install.sh",
-        )
-    try:
-        about: dict[str, Any] = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
-        weights = about["weights"]
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_a_bundle(bundle) from error
-    if weights is None:
-        return None
-    from .manifest import load_manifest, parse_manifest
-
-    name = Path(str(weights["name"])).name
-    text = (bundle / "weights" / f"{name}.manifest.json").read_text(encoding="utf-8")
-    manifest, target = parse_manifest(json.loads(text)), models / name
-    before = load_manifest(target)
-    if target.exists() and (before is None or before.repo != manifest.repo):
-        raise AscendV4Error(
-            ExitCode.USAGE,
-            "other-model",
-            f"{target} is there already and holds something else",
-            "name another place with --models",
-        )
-    for row in read_rows([row.to_json() for row in manifest.files], str(bundle)):
-        (target / row.path).unlink(missing_ok=True)
-        _link(bundle / "weights" / name / row.path, target / row.path)
-    save_manifest(manifest, target)
-    show.status(f"{len(manifest.files)} files in {target}")
-    return target

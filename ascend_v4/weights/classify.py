@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 __all__ = ["Answer", "classify"]
 
 
@@ -19,10 +21,10 @@ def classify(error: BaseException) -> dict[str, object]:
     """Return an exception as ``kind``, HTTP ``status`` and ``detail``; see :class:`Fault`."""
     if isinstance(error, Answer):
         return {"kind": error.kind, "status": error.status, "detail": error.detail}
-    kind, status = _kind(error), getattr(error, "status_code", None)
-    answer = getattr(error, "response", None)
+    status, answer = getattr(error, "status_code", None), getattr(error, "response", None)
     if status is None and answer is not None:
         status = getattr(answer, "status_code", None)
+    kind = _on_the_way(error, status) or _kind(error)
     disk = _disk_error(error)
     detail = disk.strerror if disk is not None else type(error).__name__
     return {"kind": "disk" if disk else kind, "status": status, "detail": detail}
@@ -43,6 +45,21 @@ def _disk_error(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__
     return None
+
+
+def _on_the_way(error: BaseException | None, status: object) -> str:
+    """Return ``tls`` or ``proxy`` where one of these is what failed, ``""`` otherwise."""
+    if status == 407:
+        return "proxy"
+    for _ in range(12):
+        if error is None:
+            return ""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return "tls"
+        if "ProxyError" in {cls.__name__ for cls in type(error).__mro__}:
+            return "proxy"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _kind(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -27,6 +28,8 @@ __all__ = [
     "list_files",
     "preview",
 ]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def list_files(
@@ -83,12 +86,17 @@ def download(request: Request, env: Mapping[str, str], report: Reporter) -> Resu
     """Make ``request.directory`` a complete, checked copy of the repository.
 
     Only missing bytes are transferred; a complete directory costs one listing, and
-    nothing at all when the hub is down. A download that was interrupted goes on with
-    the commit that it began with. Raises AscendV4Error with the codes of the shared
-    table; once anything was written, the manifest beside the weights then says
-    ``complete: false``.
+    nothing at all when the revision is a commit or the hub is down. A download that was
+    interrupted goes on with the commit that it began with. Raises AscendV4Error with the
+    codes of the shared table; once anything was written, the manifest beside the weights
+    then says ``complete: false``.
     """
     directory, before = request.directory, load_manifest(request.directory)
+    fixed = _COMMIT.fullmatch(request.revision) and _settled(before, before, request)
+    if before is not None and fixed:
+        # What a commit holds never changes, so the hub has nothing to add.
+        report.status(f"{directory} is complete, nothing to download")
+        return result_of(before, directory, 0)
     report.status(
         f"listing {request.source.repo} at {request.revision} on "
         f"{public_endpoint(request.endpoint)}"

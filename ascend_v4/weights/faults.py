@@ -10,12 +10,17 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 __all__ = ["AGAIN", "Fault", "fetch_error", "listing_error"]
 
 AGAIN = "run the same command again; finished files and parts are kept"
+#: What is between here and the hub -> what to do about it.
+_WAYS = {
+    "tls": "export SSL_CERT_FILE=FILE with the certificate of the CA that signed it",
+    "proxy": "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+}
 
 
 class Fault(NamedTuple):
     """One failure: the file (``""`` for none), its kind, the HTTP status and a detail.
 
-    Kinds: ``denied missing server network not-json size hash disk other``.
+    Kinds: ``denied missing server network proxy tls not-json size hash disk other``.
     """
 
     path: str
@@ -35,6 +40,9 @@ class Fault(NamedTuple):
             "missing": f"the hub doesn't have it (HTTP {self.status})",
             "server": f"the hub answers HTTP {self.status}",
             "network": "the connection failed",
+            "proxy": "the proxy can't be reached or refuses"
+            + (f" (HTTP {self.status})" if self.status else ""),
+            "tls": "its certificate isn't trusted on this machine",
             "not-json": "the answer is not the hub's: a login page or a proxy",
             "size": "the hub sends another size than it lists",
             "hash": "the bytes don't have the listed sha256",
@@ -59,12 +67,13 @@ def listing_error(fault: Fault, repo: str, revision: str, endpoint: str) -> Asce
             f"{endpoint} has no model {repo} with revision {revision}, or it is private",
             "check --model and --revision; a private model needs --token-file",
         )
-    if fault.kind in ("server", "network", "not-json"):
+    if fault.kind in ("server", "network", "not-json", *_WAYS):
+        then = "check the network and the proxy (HTTPS_PROXY), or name a mirror with --endpoint"
         return AscendV4Error(
             ExitCode.UNREACHABLE,
             "hub-unreachable",
             f"{repo} can't be listed on {endpoint}: {fault.says()}",
-            "check the network and the proxy (HTTPS_PROXY), or name a mirror with --endpoint",
+            _WAYS.get(fault.kind, then),
         )
     return AscendV4Error(
         ExitCode.FAULT, "listing-failed", f"listing {repo} failed: {fault.says()}", AGAIN
@@ -76,6 +85,7 @@ _FETCH: Sequence[tuple[tuple[str, ...], ExitCode, str, str]] = (
     (("disk",), ExitCode.HOST_NOT_READY, "cannot-write", "make room or choose another --dir"),
     (("size", "hash"), ExitCode.WEIGHTS_CORRUPT, "corrupt-on-arrival", AGAIN),
     (("denied", "missing"), ExitCode.WEIGHTS_INCOMPLETE, "files-missing", AGAIN),
+    *(((kind,), ExitCode.UNREACHABLE, "hub-unreachable", then) for kind, then in _WAYS.items()),
     (("server", "network", "not-json"), ExitCode.UNREACHABLE, "hub-unreachable", AGAIN),
 )
 

@@ -28,14 +28,16 @@ _EXPIRED = (400, 401, 403, 404, 410)
 class Remote:
     """Where files are: ``url`` gives a path's address, ``headers`` go to the hub's host only.
 
-    Timeouts are seconds; a connection slower than ``floor`` bytes a second over
-    ``window_s`` is given up for a new one.
+    Timeouts are seconds: to connect, until the first byte and (``stall_s``) without
+    another one. A connection slower than ``floor`` bytes a second over ``window_s`` is
+    given up for a new one.
     """
 
     url: Callable[[str], str]
     headers: Mapping[str, str]
     connect_s: float = 10.0
     idle_s: float = 30.0
+    stall_s: float = 10.0
     floor: int = 1024
     window_s: float = 60.0
     #: Path -> the address that the hub redirected to, asked directly from then on.
@@ -96,7 +98,12 @@ class Wire:
             elif address != hub and answer.status_code in _EXPIRED:
                 remote.moved.pop(path, None)
                 raise Answer("server", answer.status_code, "the address has expired")
-            yield Body(answer, remote, _is_whole(answer, start, size))
+            whole = _is_whole(answer, start, size)
+            # A hub may take its time for the first byte, hardly for another one. Without
+            # a socket to tell, ``idle_s`` holds on.
+            with suppress(AttributeError, OSError):
+                answer.raw.connection.sock.settimeout(remote.stall_s)
+            yield Body(answer, remote, whole)
 
 
 def _is_whole(answer: Any, start: int, size: int) -> bool:
@@ -126,6 +133,8 @@ def _refused(status: int, headers: Mapping[str, str]) -> Answer:
         return Answer("denied", status, "")
     if status in (404, 410):
         return Answer("missing", status, "")
+    if status == 407:
+        return Answer("proxy", status, "")
     if status == 416:
         return Answer("size", status, "another size")
     wait = None

@@ -44,11 +44,10 @@ class Hub(Protocol):
 
 def open_hub(hub: str, endpoint: str, token: str | None) -> Hub:
     """Return a hub; a login that a library has stored goes to that hub's own hosts only."""
-    url = endpoint if "//" in endpoint else f"https://{endpoint}"
-    host = (urlsplit(url).hostname or "").lower()
+    host = (urlsplit(endpoint).hostname or "").lower()
     stored = host in OFFICIAL[hub]
     if hub == "huggingface":
-        return HuggingFace(url, token, stored)
+        return HuggingFace(endpoint, token, stored)
     return ModelScope(endpoint, token, stored)
 
 
@@ -56,7 +55,8 @@ def _timed(remote: Remote) -> Remote:
     """Apply the waits that a user may have set for the ModelScope client."""
     env = Host().env
     with suppress(ValueError):
-        remote.idle_s = float(env.get("MODELSCOPE_DOWNLOAD_TIMEOUT", remote.idle_s))
+        if given := env.get("MODELSCOPE_DOWNLOAD_TIMEOUT"):
+            remote.idle_s = remote.stall_s = float(given)
         floor = env.get("MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND", remote.floor)
         window = env.get("MODELSCOPE_DOWNLOAD_LOW_SPEED_WINDOW_SECONDS", remote.window_s)
         remote.floor, remote.window_s = int(floor), float(window)

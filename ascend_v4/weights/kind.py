@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["checkpoint_of", "require_directory"]
+__all__ = ["checkpoint_of", "model_of", "require_directory"]
 
 #: (family, kind) -> catalog id.
 CHECKPOINTS = {
@@ -78,6 +79,22 @@ def checkpoint_of(path: str) -> str | None:
     if family is None or not str(config.get("model_type", "")).startswith("deepseek_v4"):
         return None
     return CHECKPOINTS.get((family, kind_of(directory, config, family)))
+
+
+def model_of(directory: Path) -> str | None:
+    """Return the catalog id of what a directory holds or, by its name, should hold.
+
+    ``download`` names a directory after its repository: ``ORG--NAME``.
+    """
+    from ascend_v4.catalog.load import catalog
+
+    with suppress(AscendV4Error):
+        if found := checkpoint_of(str(directory)):
+            return found
+    for row in catalog().table("checkpoints"):
+        if directory.name in {hub["repo"].replace("/", "--") for hub in row.get("hubs") or ()}:
+            return str(row["id"])
+    return None
 
 
 def kind_of(directory: Path, config: Mapping[str, Any], family: str) -> str:

@@ -12,7 +12,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.files import read_user_text
 
 from .download import list_files
-from .kind import checkpoint_of
+from .kind import model_of
 from .manifest import Manifest, load_manifest, parse_manifest, read_rows
 from .place import sidecars
 from .request import Request
@@ -72,6 +72,13 @@ def fetch_manifest(
     checkpoint does. Raises AscendV4Error: usage when nothing does, and the hub's errors.
     """
     request = request or repair_request(directory, env)
+    if request.source.hub not in ENDPOINTS:
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "on-no-hub",
+            f"{directory} holds the rehearsal checkpoint, which is built here: no hub has hashes",
+            f"ascend-v4 verify {directory}",
+        )
     before = load_manifest(directory, sidecars(directory, env))
     with HubSession(env, request.endpoint, request.token, hub=request.source.hub) as session:
         manifest, _ = list_files(session, request)
@@ -100,23 +107,16 @@ def repair_request(
         exclude = tuple(p[1:] for p in before.selection if p[0] == "-")
         asked = Request(source, before.revision, endpoint, directory, token=token)
         return replace(asked, include=include, exclude=exclude)
-    name = model or _recognised(directory)
+    name = model or model_of(directory)
     if name is None:
         raise AscendV4Error(
             ExitCode.USAGE,
             "model-needed",
             f"it isn't known which model {directory} holds",
-            f"ascend-v4 verify {directory} --model ID",
+            "ascend-v4 profiles --models, then the same command with --model ID",
         )
     source = resolve_model(None, name)
     variable = env.get("MODELSCOPE_ENDPOINT")
     address = endpoint or variable or ENDPOINTS.get(source.hub, "")
     revision = source.revision or MOVING.get(source.hub, "")
     return Request(source, revision, address, directory, token=token)
-
-
-def _recognised(directory: Path) -> str | None:
-    try:
-        return checkpoint_of(str(directory))
-    except AscendV4Error:
-        return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -26,13 +27,22 @@ __all__ = ["local_only", "locked"]
 #: Seconds between two signs of life, and the age at which a holder counts as gone.
 BEAT_S = 10.0
 STALE_S = 60.0
+_TOKEN = secrets.token_hex(3)
 #: File system -> mount options with which flock holds on this host only
 #: (nfs(5), "local_lock" and "nolock"; mount.lustre(8), "localflock").
 _LOCAL = {
     "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
     "nfs4": ("local_lock=all", "local_lock=flock"),
     "lustre": ("localflock",),
+    "cifs": ("nobrl",),
+    "smb3": ("nobrl",),
 }
+#: File systems that keep locks on this host unless a setting, which no mount option shows,
+#: says otherwise (virtiofsd's "flock", BeeGFS's "tuneUseGlobalFileLocks": both off).
+#: Of those by FUSE nearly all do, sshfs, s3fs and bindfs among them.
+_QUIET = ("virtiofs", "beegfs")
+#: Those by FUSE that hand locks on to their servers.
+_CARRYING = ("fuse.glusterfs", "fuse.juicefs", "fuse.ceph", "fuse.ceph-fuse", "fuse.moosefs")
 
 
 @contextmanager
@@ -56,7 +66,7 @@ def locked(
             f"{directory} can't be written: {error.strerror}",
             "choose another --dir",
         ) from error
-    stop = threading.Event()
+    stop, mine = threading.Event(), False
     try:
         weak = _take(fd, path, directory) or local_only(path, host or Host())
         if weak:
@@ -65,13 +75,17 @@ def locked(
                 "start two downloads into this directory at the same moment"
             )
             _refuse_alive(fd, path, directory)
+            _sign(fd)
             threading.Thread(target=_beat, args=(fd, path, stop), daemon=True).start()
+        mine = True
         _sign(fd)
         yield fd
     finally:
         stop.set()
-        with suppress(OSError):
-            os.ftruncate(fd, 0)
+        if mine:
+            # Another one's name stays: where locks aren't honoured it is all that holds.
+            with suppress(OSError):
+                os.ftruncate(fd, 0)
         os.close(fd)
 
 
@@ -143,9 +157,12 @@ def local_only(path: Path, host: Host) -> str:
             best = (point, rest[0], fields[5].split(",") + rest[2].split(","))
     point, kind, options = best
     found = [option for option in _LOCAL.get(kind, ()) if option in options]
-    if not found:
-        return ""
-    return f"{point} is {kind} mounted with {found[0]}: its locks hold on this host only"
+    if found:
+        return f"{point} is {kind} mounted with {found[0]}: its locks hold on this host only"
+    fuse = kind == "fuse" or (kind.startswith("fuse.") and kind not in _CARRYING)
+    if kind in _QUIET or fuse:
+        return f"{point} is {kind}: its locks may hold on this host only"
+    return ""
 
 
 def _refuse_alive(fd: int, path: Path, directory: Path) -> None:
@@ -170,7 +187,8 @@ def _beat(fd: int, path: Path, stop: threading.Event) -> None:
 
 
 def _me() -> str:
-    return f"process {os.getpid()} on {platform.node()}"
+    # Containers may share the host's name, and each has a process 7.
+    return f"process {os.getpid()} on {platform.node()} ({_TOKEN})"
 
 
 def _sign(fd: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.host.system import Host
 
 __all__ = ["NodeAnswer", "compare", "fingerprint"]
@@ -19,7 +20,10 @@ _ENDS = (".safetensors", ".json", ".model", ".txt", ".jinja", ".py")
 
 
 class NodeAnswer(NamedTuple):
-    """A node's fingerprint: ``same``, ``different`` from the first, or ``unreachable``."""
+    """A node's fingerprint: ``same``, ``different`` from the first, or ``unreachable``.
+
+    A node that has no weights is ``different``, with ``none`` for the fingerprint.
+    """
 
     node: str
     verdict: str
@@ -30,7 +34,8 @@ def fingerprint(directory: Path) -> str:
     """Return ``v1 FILES BYTES HASH`` over names, sizes and samples of a checkpoint's files.
 
     Five samples of 64 KiB from each file: it finds another version, a truncated or
-    a sparse copy, not a single flipped bit; that takes ``verify --deep``.
+    a sparse copy, not a single flipped bit; that takes ``verify --deep``. Raises
+    AscendV4Error (weights incomplete) where there are no weights.
     """
     paths = sorted(
         path
@@ -39,6 +44,14 @@ def fingerprint(directory: Path) -> str:
         and path.name.endswith(_ENDS)
         and not any(part.startswith(".") for part in path.relative_to(directory).parts)
     )
+    if not any(path.name.endswith(".safetensors") for path in paths):
+        what = "has no *.safetensors file" if directory.is_dir() else "isn't there"
+        raise AscendV4Error(
+            ExitCode.WEIGHTS_INCOMPLETE,
+            "no-weights",
+            f"{directory} {what}",
+            f"ascend-v4 verify {directory}",
+        )
     digest, total = hashlib.sha256(), 0
     for path in paths:
         size = path.stat().st_size
@@ -63,7 +76,9 @@ def compare(host: Host, directory: Path, nodes: Sequence[str]) -> list[NodeAnswe
     for node in nodes:
         done = host.run(["ssh", "-o", "BatchMode=yes", "--", node, order], timeout_s=120)
         said = done.stdout.strip()
-        if not done.ok or not said.startswith("v1 "):
+        if done.returncode == ExitCode.WEIGHTS_INCOMPLETE:
+            answers.append(NodeAnswer(node, "different", "none"))
+        elif not done.ok or not said.startswith("v1 "):
             reason = (done.stderr.strip().splitlines() or ["no fingerprint"])[-1]
             answers.append(NodeAnswer(node, "unreachable", reason[:120]))
         else:

@@ -195,6 +195,14 @@ class Part:
         count = struct.pack("<I", self.counts[index])
         os.pwrite(self._counts_fd, count, _LEAD + 4 * index)
 
+    def write_at(self, at: int, data: memoryview) -> None:
+        """Write what follows the bytes that are there up to ``at``, over ends of chunks."""
+        while data:
+            index = at // CHUNK
+            piece = data[: (index + 1) * CHUNK - at]
+            self.write(index, piece)
+            at, data = at + len(piece), data[len(piece) :]
+
     def restart(self) -> None:
         """Forget all bytes."""
         self.counts = [0] * len(self.counts)

@@ -3,7 +3,8 @@
 The hubs' clients do one or two of these three. Connections are shared by all files: a
 free one takes the next missing chunks of the first file that has some, so files end one
 after the other and few are half done at any time. Every request asks for a bounded
-range. A file's digest is computed from what is on disk while the rest arrives.
+range. Threads of their own compute each file's digest from what is on disk while the
+rest arrives, and give it its name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from .classify import Answer, classify
 from .http import Remote, Wire
 from .manifest import FileRow
+from .pace import Limit, Pace
 from .parts import CHUNK, Part, drop_parts
 
 __all__ = ["Budget", "RangeFetcher"]
@@ -29,7 +31,13 @@ _RUN = 8
 #: Whole transfers of a file that may end with the wrong digest.
 _HASH_TRIES = 3
 #: Kinds of failure that may pass.
-_PASSING = ("network", "server")
+_PASSING = ("network", "proxy", "server")
+#: Seconds after which a hasher looks whether more of a file is there.
+_LOOK_S = 0.1
+
+
+class _OvertakenError(Exception):
+    """A connection is so much slower than the others that they should have its bytes."""
 
 
 class Budget(NamedTuple):
@@ -56,9 +64,12 @@ class _File:
     failures: int = 0
     rotten: int = 0
     wait_until: float = 0.0
+    #: Bytes from the front that went into the hasher; both are guarded by the lock.
     hashed: int = 0
     hasher: Any = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    #: Whether a hasher has taken the file.
+    taken: bool = False
 
 
 class _Job(NamedTuple):
@@ -85,13 +96,16 @@ class RangeFetcher:
         self._on_count, self._on_file = on_count, on_file
         self._files = [_File(row) for row in rows]
         self._free = threading.Condition()
-        self._limit = Limit(budget.limit)
+        self._limit, self._pace = Limit(budget.limit), Pace()
+        #: Connections that have nothing to do.
+        self._idle = 0
         self.faults: list[dict[str, object]] = []
 
     def run(self) -> list[dict[str, object]]:
         """Fetch everything that can be had and return what failed, as faults."""
-        count = max(1, self._budget.connections)
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        work = [self._work] * max(1, self._budget.connections)
+        work += [self._check] * max(1, min(self._budget.jobs, os.cpu_count() or 1))
+        threads = [threading.Thread(target=target, daemon=True) for target in work]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -115,17 +129,20 @@ class RangeFetcher:
     def _take(self) -> _Job | None:
         """Return the next chunks to fetch, waiting for some; None when all is done."""
         with self._free:
-            while True:
-                open_files = [f for f in self._files if f.state not in ("done", "failed")]
-                if not open_files:
-                    self._free.notify_all()
-                    return None
+            while open_files := self._open_files():
                 now = time.monotonic()
                 for file in open_files[: self._budget.jobs]:
                     if file.wait_until <= now and (job := self._claim(file)):
                         return job
                 waits = [f.wait_until - now for f in open_files if f.wait_until > now]
+                self._idle += not waits
                 self._free.wait(min([*waits, 0.5]))
+                self._idle -= not waits
+            self._free.notify_all()
+            return None
+
+    def _open_files(self) -> list[_File]:
+        return [file for file in self._files if file.state not in ("done", "failed")]
 
     def _claim(self, file: _File) -> _Job | None:
         """Claim a run of missing chunks of a file, or nothing."""
@@ -139,9 +156,6 @@ class RangeFetcher:
             if count < part.length(i) and i not in file.claimed
         ]
         if not missing:
-            if file.row.size == 0 or (not file.claimed and part.present == file.row.size):
-                file.state = "busy"
-                return _Job(file, range(0))
             return None
         # Towards a file's end runs get shorter, so that no connection idles.
         most = max(1, min(_RUN, len(missing) // (2 * self._budget.connections)))
@@ -172,20 +186,18 @@ class RangeFetcher:
         before = part.present
         error: BaseException | None = None
         try:
-            if job.chunks:
-                self._transfer(wire, job)
-            self._settle(file)
+            self._transfer(wire, job)
+        except _OvertakenError:
+            pass
         except Exception as caught:
             error = caught
         with self._free:
             file.claimed.difference_update(job.chunks)
             if error is not None:
                 self._retry(file, error, part.present > before)
-            elif file.state == "busy" and part.present < file.row.size:
+            elif file.state == "busy":
                 file.state = "open"
             self._free.notify_all()
-        if error is None:
-            self._finish(file)
 
     def _transfer(self, wire: Wire, job: _Job) -> None:
         """Ask for the chunks of a job and write what comes."""
@@ -198,25 +210,30 @@ class RangeFetcher:
                 # The server ignores ranges: one stream from the front, nobody beside it.
                 if file.state != "busy":
                     raise Answer("network", None, "it answers with the whole file")
-                part.restart()
+                self._restart(file)
                 start, end = 0, file.row.size
+            elif file.state == "busy":
+                with self._free:
+                    file.state = "open"
+                    self._free.notify_all()
             self._receive(body, file, start, end)
 
     def _receive(self, body: Any, file: _File, at: int, end: int) -> None:
-        part = file.part
+        part, meter = file.part, self._pace.begin()
         assert part is not None
-        while at < end:
-            data = body.read(min(self._limit.block, end - at))
-            if not data:
-                raise Answer("network", None, "the connection ended early")
-            self._limit.take(len(data))
-            view = memoryview(data)
-            while view:
-                index = at // CHUNK
-                piece = view[: (index + 1) * CHUNK - at]
-                part.write(index, piece)
-                at, view = at + len(piece), view[len(piece) :]
-            self._on_count(file.row.path, part.present)
+        try:
+            while at < end:
+                data = body.read(min(self._limit.block, end - at))
+                if not data:
+                    raise Answer("network", None, "the connection ended early")
+                self._limit.take(len(data))
+                part.write_at(at, memoryview(data))
+                at += len(data)
+                self._on_count(file.row.path, part.present)
+                if meter.add(len(data), end - at, self._idle > 0) and not body.whole:
+                    raise _OvertakenError
+        finally:
+            meter.end()
 
     # Failures
 
@@ -226,7 +243,11 @@ class RangeFetcher:
             return
         if file.state == "busy":
             file.state = "new"
-        file.failures = 0 if grew else file.failures + 1
+        if grew:
+            file.failures = 0
+        elif time.monotonic() >= file.wait_until:
+            # Connections that fail together are one failure.
+            file.failures += 1
         passing = classify(error)["kind"] in _PASSING
         if not passing or file.failures > self._budget.tries:
             self._fail(file, error)
@@ -241,85 +262,82 @@ class RangeFetcher:
 
     # Verification
 
-    def _settle(self, file: _File) -> None:
-        """Hash what has become whole from the front, unless another thread is at it."""
-        if file.row.digest is not None and file.lock.acquire(blocking=False):
+    def _check(self) -> None:
+        """Hash what there is of the files, and end those that are whole."""
+        while (file := self._take_to_hash()) is not None:
             try:
                 self._hash(file)
+                self._finish(file)
+            except Exception as error:
+                with self._free:
+                    self._fail(file, error)
             finally:
-                file.lock.release()
+                with self._free:
+                    file.taken = False
+                    self._free.notify_all()
+
+    def _take_to_hash(self) -> _File | None:
+        """Return a file with something to hash or to end; None when all is done."""
+        with self._free:
+            while open_files := self._open_files():
+                for file in open_files:
+                    if not file.taken and (self._is_whole(file) or self._is_ahead(file)):
+                        file.taken = True
+                        return file
+                self._free.wait(_LOOK_S)
+            return None
+
+    def _is_ahead(self, file: _File) -> bool:
+        part = file.part
+        hashes = file.row.digest is not None
+        return hashes and part is not None and part.prefix - file.hashed >= _BLOCK
+
+    def _is_whole(self, file: _File) -> bool:
+        part = file.part
+        return part is not None and part.present == file.row.size and not file.claimed
 
     def _hash(self, file: _File) -> None:
+        """Hash what is there without a gap from the front."""
         part = file.part
         assert part is not None
-        while file.hashed < (ready := part.prefix):
-            while file.hashed < ready:
-                block = os.pread(part.fd, min(_BLOCK, ready - file.hashed), file.hashed)
+        while file.row.digest is not None:
+            with file.lock:
+                count = min(_BLOCK, part.prefix - file.hashed)
+                if count <= 0:
+                    return
+                block = os.pread(part.fd, count, file.hashed)
                 if not block:
                     raise OSError(5, "a part is shorter than what was written to it")
                 file.hasher.update(block)
                 file.hashed += len(block)
 
-    def _finish(self, file: _File) -> None:
-        """Name a file that is whole, if its digest is right; else begin it again."""
-        with file.lock:
-            if not self._is_whole(file):
-                return
-            try:
-                right = self._right(file)
-                with self._free:
-                    self._conclude(file, right)
-            except OSError as error:
-                with self._free:
-                    self._fail(file, error)
-                return
-        if right:
-            self._on_file(file.row.path)
-        with self._free:
-            self._free.notify_all()
-
-    def _is_whole(self, file: _File) -> bool:
-        part = file.part
-        ended = part is None or part.fd < 0 or file.state in ("done", "failed")
-        return not ended and part is not None and part.present == file.row.size and not file.claimed
-
-    def _right(self, file: _File) -> bool:
-        if file.row.digest is None:
-            return True
-        self._hash(file)
-        return bool(file.hasher.hexdigest() == file.row.digest)
-
-    def _conclude(self, file: _File, right: bool) -> None:
-        """Finish or restart a file; both locks are held, nobody writes to it."""
+    def _restart(self, file: _File) -> None:
+        """Forget all bytes of a file that nobody else writes to."""
         assert file.part is not None
-        if right:
-            file.part.finish()
-            file.state = "done"
-            return
-        file.part.restart()
+        with file.lock:
+            file.part.restart()
+            file.hashed, file.hasher = 0, file.row.hasher()
         self._on_count(file.row.path, 0)
-        file.rotten, file.hashed, file.hasher = file.rotten + 1, 0, file.row.hasher()
-        file.state = "new"
+
+    def _finish(self, file: _File) -> None:
+        """Name a file that is whole and hashed, if its digest is right; else begin it again."""
+        with self._free:
+            part = file.part
+            ended = file.state in ("done", "failed") or not self._is_whole(file)
+            if ended or part is None or (file.row.digest and file.hashed < file.row.size):
+                return
+            right = not file.row.digest or file.hasher.hexdigest() == file.row.digest
+            if not right:
+                self._reject(file)
+                return
+            part.finish()
+            file.state = "done"
+        self._on_file(file.row.path)
+
+    def _reject(self, file: _File) -> None:
+        """Begin a file with a wrong digest again, or give it up; the lock is held."""
+        self._restart(file)
+        file.rotten, file.state = file.rotten + 1, "new"
         if file.rotten >= _HASH_TRIES:
             self._fail(file, Answer("hash", None, "wrong digest"))
             drop_parts(self._directory, file.row.path)
-
-
-class Limit:
-    """A rate in bytes a second that all connections share; None is none."""
-
-    def __init__(self, per_s: int | None) -> None:
-        self._per_s, self._lock, self._next = per_s, threading.Lock(), 0.0
-        #: Bytes to read at once: small where the rate is low, so that it stays even.
-        self.block = 1 << 20 if per_s is None else max(4096, min(1 << 20, per_s // 16))
-
-    def take(self, count: int) -> None:
-        """Sleep for as long as ``count`` bytes are worth."""
-        if self._per_s is None:
-            return
-        with self._lock:
-            now = time.monotonic()
-            self._next = max(now, self._next) + count / self._per_s
-            due = self._next
-        if due > now:
-            time.sleep(due - now)

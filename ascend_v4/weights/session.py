@@ -16,6 +16,8 @@ from ascend_v4.host.system import Host, descriptor_channel, send_descriptor
 
 from .faults import Fault, fetch_error, listing_error
 from .manifest import FileRow, public_endpoint
+from .source import address_of
+from .way import refuse_socks, trusted
 
 __all__ = ["FetchOrder", "HubSession", "child_environment"]
 
@@ -47,10 +49,11 @@ _DROPPED = (
 def child_environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return the child's environment; a budget that the user set himself is kept.
 
-    The token is left out: it goes to the child on stdin.
+    The token is left out: it goes to the child on stdin. Raises AscendV4Error (usage)
+    for a private CA that isn't there.
     """
     kept = {name: value for name, value in env.items() if name not in _DROPPED}
-    return {**_DEFAULTS, **kept, **_FIXED}
+    return {**_DEFAULTS, **kept, **trusted(kept), **_FIXED}
 
 
 class FetchOrder(NamedTuple):
@@ -78,9 +81,14 @@ class HubSession:
         token: str | None,
         hub: str = "modelscope",
     ) -> None:
-        self._endpoint, self._token, self._hub = endpoint, token, hub
-        self._shown = public_endpoint(endpoint)
+        self._endpoint, self._token, self._hub = address_of(endpoint), token, hub
+        self._shown = public_endpoint(self._endpoint)
         self._env = child_environment(env)
+        refuse_socks(self._env, hub, self._endpoint)
+        if hub == "huggingface":
+            # Its library asks huggingface.co for a list of its own otherwise
+            # (huggingface_hub 2.4.0, utils/_detect_agent.py:189).
+            self._env["HF_ENDPOINT"] = self._endpoint
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._channel, far = descriptor_channel()
         self._child = Host(env=self._env).spawn(

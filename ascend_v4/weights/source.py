@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from ascend_v4.catalog.load import Row, catalog, nearest
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["DEFAULT_ENDPOINT", "ENDPOINTS", "MOVING", "REHEARSAL", "Source", "resolve_model"]
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "ENDPOINTS",
+    "MOVING",
+    "REHEARSAL",
+    "Source",
+    "address_of",
+    "resolve_model",
+]
 
 #: What the ModelScope client itself takes when nothing is set
 #: (modelscope-hub 0.5.1, modelscope_hub/config.py:128-149).
@@ -17,6 +27,7 @@ DEFAULT_ENDPOINT = "https://modelscope.cn"
 ENDPOINTS = {"modelscope": DEFAULT_ENDPOINT, "huggingface": "https://huggingface.co"}
 MOVING = {"modelscope": "master", "huggingface": "main"}
 REHEARSAL = "rehearsal"
+_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 
 
 class Source(NamedTuple):
@@ -50,6 +61,30 @@ def resolve_model(profile: str | None, model: str | None, hub: str = "modelscope
         return _hub_id(model, hub)
     row = catalog().checkpoint(model) or _alias(profile, model)
     return _published(row, hub)
+
+
+def address_of(endpoint: str) -> str:
+    """Return a hub's address with its scheme, https where it names none.
+
+    Raises AscendV4Error (usage) for what is no address: ``ftp://…``, or a bare word, for
+    a host without a dot needs its scheme or port said.
+    """
+    url = endpoint.strip() if "//" in endpoint else f"https://{endpoint.strip()}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    told = "//" in endpoint or port is not None or "." in host or host == "localhost"
+    if told and parts.scheme in ("http", "https") and _HOST.fullmatch(host):
+        return url.rstrip("/")
+    raise AscendV4Error(
+        ExitCode.USAGE,
+        "bad-endpoint",
+        f"the hub's endpoint '{endpoint.rpartition('@')[2]}' is not an address "
+        f"such as {DEFAULT_ENDPOINT}",
+        "correct --endpoint, or the variable MODELSCOPE_ENDPOINT or HF_ENDPOINT",
+    )
 
 
 def _ask_profile(why: str) -> AscendV4Error:

@@ -21,7 +21,7 @@ __all__ = ["HASHING_CLIENTS", "Transfer"]
 #: listed sha256 (modelscope_hub/_download.py:378-398); what others fetch is read back.
 HASHING_CLIENTS = frozenset({"0.5.1"})
 #: Failures that may pass: the rest of the files is asked for again while bytes arrive.
-_PASSING = frozenset({"network", "server"})
+_PASSING = frozenset({"network", "proxy", "server"})
 
 
 class Transfer:

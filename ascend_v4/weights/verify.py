@@ -13,10 +13,11 @@ from ascend_v4.host.system import Host
 
 from .check import Stamps, check_files
 from .inspect import DAMAGED, MISSING, FileVerdict, look_through
-from .kind import checkpoint_of
+from .kind import checkpoint_of, model_of
 from .manifest import FileRow, Manifest, load_manifest
 from .place import sidecars
 from .request import Reporter, human
+from .source import ENDPOINTS
 
 __all__ = ["FileVerdict", "Report", "deepen", "judge", "quick", "suits", "survey"]
 
@@ -49,12 +50,19 @@ def survey(directory: Path, env: Mapping[str, str], manifest: Manifest | None = 
     ``manifest`` says what should be there; by default the one kept for the directory.
     Raises AscendV4Error (weights incomplete) when there is no such directory.
     """
+    if directory.is_file():
+        raise AscendV4Error(
+            ExitCode.WEIGHTS_INCOMPLETE,
+            "no-weights",
+            f"{directory} is a file, not a directory of weights",
+            f"ascend-v4 verify {directory.parent}",
+        )
     if not directory.is_dir():
         raise AscendV4Error(
             ExitCode.WEIGHTS_INCOMPLETE,
             "no-weights",
             f"there is no directory {directory}",
-            "ascend-v4 download --help",
+            _fetching(directory),
         )
     manifest = manifest or load_manifest(directory, sidecars(directory, env))
     files, findings = look_through(directory, manifest)
@@ -90,9 +98,16 @@ def quick(
 
 
 def judge(
-    report: Report, checkpoint: str | None = None, next_command: str = "", because: str = ""
+    report: Report,
+    checkpoint: str | None = None,
+    next_command: str = "",
+    because: str = "",
+    model: str | None = None,
 ) -> None:
-    """Raise AscendV4Error for the worst thing in a report: 14, 13, 4 or, when deep, 15."""
+    """Raise AscendV4Error for the worst thing in a report: 14, 13, 4 or, when deep, 15.
+
+    ``model`` is what the user calls the weights, for the command that mends them.
+    """
     where, bad = report.directory, report.bad()
     if checkpoint and report.checkpoint not in (None, checkpoint):
         raise AscendV4Error(
@@ -101,7 +116,7 @@ def judge(
             f"{where} holds {report.checkpoint}, and this launch is for {checkpoint}{because}",
             next_command or f"ascend-v4 download --model {checkpoint}",
         )
-    repair = f"ascend-v4 verify {where} --repair"
+    repair = _mending(report, model)
     damaged = [file for file in bad if file.verdict in DAMAGED]
     if damaged:
         raise AscendV4Error(
@@ -119,8 +134,28 @@ def judge(
             "weights-unverifiable",
             f"{where}: there is no hash to compare {len(unhashed)} of {len(report.files)} files "
             f"with, {unhashed[0].path} first",
-            f"ascend-v4 verify {where} --deep --manifest fetch (or a file with the hashes)",
+            f"ascend-v4 verify {where}"
+            if report.checkpoint == "rehearsal"
+            else f"ascend-v4 verify {where} --deep --manifest fetch (or a file with the hashes)",
         )
+
+
+def _mending(report: Report, model: str | None) -> str:
+    """Return a command that makes the directory whole, as far as it is known what it holds."""
+    where, manifest = report.directory, report.manifest
+    repair = f"ascend-v4 verify {where} --repair"
+    if model:
+        return f"{repair} --model {model}"
+    if model_of(where) or (manifest is not None and manifest.hub in ENDPOINTS):
+        return repair
+    return _fetching(where)
+
+
+def _fetching(directory: Path) -> str:
+    """Return a command that downloads into a directory, by what its name says."""
+    if model := model_of(directory):
+        return f"ascend-v4 download --model {model} --dir {directory}"
+    return f"ascend-v4 download --profile ascend --dir {directory} (or --model ID)"
 
 
 def _sentence(where: Path, bad: Sequence[FileVerdict]) -> str:

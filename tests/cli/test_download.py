@@ -128,7 +128,7 @@ def test_a_dry_run_says_what_how_large_and_where_to(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("number", "args"),
-    [(signal.SIGINT, ()), (signal.SIGTERM, ("--json", "--quiet"))],
+    [(signal.SIGINT, ()), (signal.SIGTERM, ("--connections", "2", "--json", "--quiet"))],
 )
 def test_a_signal_ends_it_and_the_same_command_goes_on(
     shell: Shell, number: signal.Signals, args: tuple[str, ...]
@@ -143,7 +143,8 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(
     said = f"interrupted; what has arrived is kept in {shell.directory}"
     again = (
         f"ascend-v4 download --model {REPO} --revision master "
-        f"--endpoint {shell.hub.url} --dir {shell.directory}"
+        + ("--connections 2 " if args else "")
+        + f"--endpoint {shell.hub.url} --dir {shell.directory}"
     )
     if args:
         assert json.loads(err)["error"] == {
@@ -229,6 +230,18 @@ def test_the_token_is_used_and_never_shown(shell: Shell, tmp_path: Path, way: st
 )
 def test_bad_input(shell: Shell, args: tuple[str, ...], code: int, err: str) -> None:
     assert shell.run(*args) == (code, "", err.replace("HUB", shell.hub.url))
+    assert not shell.directory.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "word", ["foo", "ftp://mirror.example", "http://", "https://a b.c", "http://h:99999"]
+)
+def test_an_endpoint_that_is_no_address(shell: Shell, word: str) -> None:
+    text = (
+        f"error: the hub's endpoint '{word}' is not an address such as https://modelscope.cn\n"
+        "next:  correct --endpoint, or the variable MODELSCOPE_ENDPOINT or HF_ENDPOINT\n"
+    )
+    assert shell.run("--model", REPO, "--endpoint", word, "--quiet") == (2, "", text)
     assert not shell.directory.parent.exists()
 
 

@@ -39,6 +39,60 @@ def test_an_unknown_word_is_a_usage_error(ascend, tmp_path, option, word, kind):
     assert json.loads(done.err)["error"]["kind"] == kind
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "then"),
+    [
+        ("empty", (), "ascend-v4 download --profile ascend --dir DIR (or --model ID)"),
+        ("empty", ("--model", "flash-fp4"), "ascend-v4 verify DIR --repair --model flash-fp4"),
+        ("Eco-Tech--DeepSeek-V4-Flash-w8a8-mtp", (), "ascend-v4 verify DIR --repair"),
+    ],
+)
+def test_an_empty_directory_names_a_command_that_fills_it(
+    ascend, tmp_path: Path, name: str, args: tuple[str, ...], then: str
+) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    done = ascend("verify", place, *args, "--json")
+    error = json.loads(done.err)["error"]
+    assert (done.code, error["code"], error["kind"]) == (4, 4, "weights-incomplete")
+    assert error["next"] == then.replace("DIR", str(place))
+
+
+def test_an_empty_directory_has_no_fingerprint(ascend, tmp_path: Path) -> None:
+    for place, what in ((tmp_path, "has no *.safetensors file"), (tmp_path / "x", "isn't there")):
+        done = ascend("verify", place, "--fingerprint")
+        text = f"error: {place} {what}\nnext:  ascend-v4 verify {place}\n"
+        assert (done.code, done.out, done.err) == (4, "", text)
+
+
+@pytest.mark.parametrize(
+    ("args", "kind"),
+    [
+        (("--profile", "asend"), "unknown-profile"),
+        (("--engine-version", "9.9"), "unknown-release"),
+        (("--hosts", "/dev/null"), "no-nodes"),
+        (("--repair",), "model-needed"),
+        (("--manifest", "fetch"), "model-needed"),
+    ],
+)
+def test_what_is_asked_wrongly(ascend, tmp_path: Path, args: tuple[str, ...], kind: str) -> None:
+    done = ascend("verify", tmp_path, *args, "--json")
+    assert (done.code, json.loads(done.err)["error"]["kind"]) == (2, kind)
+
+
+def test_the_rehearsal_is_mended_by_building_it_again(ascend, tmp_path: Path) -> None:
+    place = tmp_path / "rehearsal"
+    assert ascend("download", "--profile", "cpu", "--dir", place).code == 0
+    (place / "tokenizer.json").unlink()
+    with (place / "model.safetensors").open("r+b") as file:
+        file.truncate(100)
+    assert ascend("verify", place, "-q").code == 13
+    assert ascend("verify", place, "--repair", "-q").code == 0
+    assert ascend("verify", place, "--profile", "auto", "-q").code == 0
+    done = ascend("verify", place, "--manifest", "fetch")
+    assert (done.code, done.err.splitlines()[1]) == (2, f"next:  ascend-v4 verify {place}")
+
+
 def test_good_weights_take_one_line(ascend, weights: Path) -> None:
     outcome = ascend("verify", weights)
     size = sum(map(len, checkpoint_files().values()))

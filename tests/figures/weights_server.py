@@ -16,6 +16,12 @@ REPO = "figures/one-w8a8"
 _PIECE = 1 << 20
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    #: The default of 5 drops connections that come at once.
+    request_queue_size = 128
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     root: Path
@@ -81,8 +87,7 @@ def main(root: str, per_connection: str) -> None:
         rows.append({"Path": path.name, "Type": "blob", "Size": len(body), "Sha256": sha256})
     Handler.root, Handler.per_connection = folder, int(per_connection)
     Handler.listing = json.dumps({"Code": 200, "Success": True, "Data": {"Files": rows}}).encode()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     print(server.server_port, flush=True)
     import threading

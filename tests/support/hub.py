@@ -15,9 +15,11 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Protocol as Interface
@@ -148,13 +150,25 @@ class ModelScope:
         return {}
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    #: The default of 5 drops connections that come at once.
+    request_queue_size = 128
+
+
 class Hub:
     """The server, a context manager; ``url`` is its endpoint.
 
-    ``per_connection`` limits what each request gets, in bytes a second.
+    ``per_connection`` limits what each request gets, in bytes a second; with ``tls`` it
+    speaks https.
     """
 
-    def __init__(self, protocol: Protocol | None = None, per_connection: int = 0) -> None:
+    def __init__(
+        self,
+        protocol: Protocol | None = None,
+        per_connection: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.protocol = protocol or ModelScope()
         self.per_connection = per_connection
         self.repos: dict[str, Repo] = {}
@@ -167,9 +181,13 @@ class Hub:
         class Handler(_Handler):
             owner = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            # The handshake is left to the thread of each connection.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Hub:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -209,6 +227,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Stay silent."""
+
+    def handle(self) -> None:
+        # A client that doesn't trust the certificate hangs up.
+        with suppress(ssl.SSLError, ConnectionError):
+            super().handle()
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -93,6 +94,8 @@ def test_locks_that_are_not_honoured_are_said_and_a_heartbeat_holds(
         ("nfs rw,local_lock=all", "local_lock=all"),
         ("lustre rw,localflock", "localflock"),
         ("lustre rw,flock", ""),
+        ("cifs rw,nobrl", "nobrl"),
+        ("fuse.juicefs rw", ""),
         ("ext4 rw", ""),
     ],
 )
@@ -107,6 +110,63 @@ def test_mounts_whose_locks_stay_on_one_host(tmp_path: Path, mount: str, found: 
     why = local_only(tmp_path / "lock", Host(root=tmp_path / "root"))
     text = f"{tmp_path} is {kind} mounted with {found}: its locks hold on this host only"
     assert why == (text if found else "")
+
+
+@pytest.mark.parametrize("kind", ["fuse.sshfs", "fuse", "virtiofs", "beegfs"])
+def test_file_systems_that_may_keep_locks_on_one_host(tmp_path: Path, kind: str) -> None:
+    proc = tmp_path / "root" / "proc" / "self"
+    proc.mkdir(parents=True)
+    (proc / "mountinfo").write_text(f"22 21 0:2 / {tmp_path} rw shared:2 - {kind} far:/x rw\n")
+    why = local_only(tmp_path / "lock", Host(root=tmp_path / "root"))
+    assert why == f"{tmp_path} is {kind}: its locks may hold on this host only"
+
+
+def test_whoever_is_turned_away_leaves_the_holders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path):
+        assert busy(tmp_path) == busy(tmp_path)
+        assert "process" in busy(tmp_path)
+    monkeypatch.setattr(lock, "local_only", lambda _path, _host: "it doesn't carry locks")
+    path = tmp_path / ".ascend-v4" / "lock"
+    path.write_text("process 1 on elsewhere\n")
+    for _ in range(2):
+        assert busy(tmp_path).endswith("is being downloaded into by process 1 on elsewhere")
+
+
+@pytest.mark.skipif(shutil.which("bindfs") is None or os.geteuid() != 0, reason="needs bindfs")
+def test_two_mounts_that_do_not_see_each_others_locks(tmp_path: Path) -> None:
+    """Two FUSE mounts of one directory are like two hosts on a share without locks."""
+    shared, mounts = tmp_path / "shared", [tmp_path / "one", tmp_path / "two"]
+    shared.mkdir()
+    done: list[Path] = []
+    try:
+        for mount in mounts:
+            mount.mkdir()
+            subprocess.run(["bindfs", str(shared), str(mount)], check=True)
+            done.append(mount)
+        said: list[str] = []
+        with locked(mounts[0], said.append):
+            assert f"{mounts[0]} is fuse: its locks may hold on this host only" in said[0]
+            # As another process would: the holder's name is of another one then.
+            assert "directory-busy" in other_process(mounts[1])
+        assert "taken" in other_process(mounts[1])
+    finally:
+        for mount in done:
+            subprocess.run(["umount", str(mount)], check=True)
+
+
+def other_process(directory: Path) -> str:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from ascend_v4.weights.lock import locked\n"
+        "from ascend_v4.errors import AscendV4Error\n"
+        "try:\n"
+        "    with locked(Path(sys.argv[1])): print('taken')\n"
+        "except AscendV4Error as error: print(error.kind)\n"
+    )
+    argv = [sys.executable, "-c", code, str(directory)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_a_child_keeps_it_while_it_lives(tmp_path: Path) -> None:

@@ -75,3 +75,14 @@ def test_a_complete_directory_needs_no_hub(site: Site) -> None:
     with pytest.raises(AscendV4Error) as caught:
         site.download()
     assert int(caught.value.code) == 17
+
+
+def test_a_complete_commit_is_not_asked_for_again(site: Site) -> None:
+    site.repo.commit = NEW
+    site.download(revision=NEW)
+    asked = len(site.hub.log)
+    assert site.download(revision=NEW).fetched == 0
+    assert len(site.hub.log) == asked
+    (site.directory / SHARD).write_bytes(b"damaged")
+    assert site.download(revision=NEW).fetched == len(site.files[SHARD])
+    assert site.on_disk() == site.files

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from ascend_v4.errors import AscendV4Error
 from ascend_v4.weights.manifest import FileRow
 from ascend_v4.weights.parts import CHUNK, Part, present_bytes
+from tests.support.hub import Hub
 
 from .conftest import BIG, REPO, SHARD, Big, Site
 
@@ -146,6 +148,27 @@ def test_a_trickle_is_cut_and_asked_for_again(big: Big) -> None:
     assert time.monotonic() - begin < 15
 
 
+def test_a_connection_far_behind_the_others_is_overtaken(hub: Hub, tmp_path: Path) -> None:
+    """200 kB/s is steady and no fault, yet 16 MiB of it would take 84 s."""
+    hub.per_connection = 8_000_000
+    site = Big(hub, tmp_path)
+    hub.inject("trickle", BIG, times=1, value=200_000)
+    begin = time.monotonic()
+    site.download()
+    assert time.monotonic() - begin < 20
+    assert site.on_disk() == site.files
+    # Little was on its way when it was given up, and nothing is asked for twice.
+    assert 0 <= hub.file_bytes(BIG) - len(site.files[BIG]) < 300_000
+
+
+def test_a_stall_ends_sooner_than_a_late_first_byte(big: Big) -> None:
+    big.hub.inject("stall", BIG, times=1, at=1_000_000)
+    begin = time.monotonic()
+    big.download()
+    assert big.on_disk() == big.files
+    assert 9 < time.monotonic() - begin < 25
+
+
 def test_a_rate_limit_holds_over_all_connections(site: Site) -> None:
     begin = time.monotonic()
     site.download(limit=2_000_000)
@@ -154,7 +177,7 @@ def test_a_rate_limit_holds_over_all_connections(site: Site) -> None:
 
 
 def test_a_redirect_is_followed_once_and_without_the_token(big: Big) -> None:
-    from tests.support.hub import Hub, Repo
+    from tests.support.hub import Repo
 
     with Hub() as cdn:
         cdn.repos[REPO] = Repo(big.files)
