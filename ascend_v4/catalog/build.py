@@ -15,10 +15,13 @@ import yaml
 
 from .diagnosis import COMPILED as DIAGNOSIS
 from .load import COMPILED
+from .rendering import COMPILED as RENDERING
 from .schema import TABLES
 from .schema_diagnosis import DIAGNOSIS_TABLES
+from .schema_rendering import RENDERING_TABLES
+from .schema_topology import TOPOLOGY_TABLES
 
-__all__ = ["build", "build_diagnosis", "main"]
+__all__ = ["build", "build_diagnosis", "build_rendering", "main"]
 
 DATA = Path(__file__).with_name("data")
 
@@ -28,7 +31,7 @@ def read_rows(table: str) -> list[dict[str, Any]]:
 
     Raises pydantic.ValidationError for a row that breaks the schema.
     """
-    model = {**TABLES, **DIAGNOSIS_TABLES}[table]
+    model = {**TABLES, **TOPOLOGY_TABLES, **DIAGNOSIS_TABLES, **RENDERING_TABLES}[table]
     rows: list[dict[str, Any]] = []
     for path in sorted(DATA.glob(f"{table}*.yaml")):
         for raw in yaml.safe_load(path.read_text(encoding="utf-8")) or []:
@@ -49,7 +52,7 @@ def check_references(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
             for row in rows
         ]
         wrong += [f"{table}: {key} appears twice" for key in set(keys) if keys.count(key) > 1]
-    for table in ("choices", "settings", "routers", "rules"):
+    for table in ("choices", "settings", "routers", "rules", "deployment_rules"):
         for row in tables[table]:
             when = row.get("when") or row.get("applies") or {}
             bounds = [when.get("since"), when.get("until"), *(when.get("versions") or [])]
@@ -66,7 +69,7 @@ def build() -> str:
 
     Raises ValueError naming every broken reference.
     """
-    tables = {table: read_rows(table) for table in TABLES}
+    tables = {table: read_rows(table) for table in (*TABLES, *TOPOLOGY_TABLES)}
     wrong = check_references(tables)
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -95,9 +98,26 @@ def build_diagnosis() -> str:
     return json.dumps(tables, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
+def build_rendering() -> str:
+    """Return the tables that only renderers read as JSON text.
+
+    Raises ValueError naming every id that appears twice or belongs to no exporter.
+    """
+    tables = {table: read_rows(table) for table in RENDERING_TABLES}
+    wrong = []
+    for table, rows in tables.items():
+        ids = [row["id"] for row in rows]
+        wrong += [f"{table}: {name} appears twice" for name in set(ids) if ids.count(name) > 1]
+    exporters = {"prometheus", *(row["id"] for row in tables["exporters"])}
+    wrong += [row["id"] for row in tables["metrics"] if row["exporter"] not in exporters]
+    if wrong:
+        raise ValueError("; ".join(sorted(wrong)))
+    return json.dumps(tables, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def main() -> int:
     """Write or, with ``--check``, compare the compiled catalog; return the exit status."""
-    texts = {COMPILED: build(), DIAGNOSIS: build_diagnosis()}
+    texts = {COMPILED: build(), DIAGNOSIS: build_diagnosis(), RENDERING: build_rendering()}
     if "--check" in sys.argv[1:]:
         fresh = (p.exists() and p.read_text(encoding="utf-8") == text for p, text in texts.items())
         return 0 if all(fresh) else 1

@@ -218,15 +218,59 @@ class RouterList(Strict):
 
 
 class Router(Sourced):
-    """A program that clients talk to before several servers, and how it is started."""
+    """A program that clients talk to before several servers, and how it is started.
+
+    ``key_variable`` is the variable whose value it sends to the servers as their API key.
+    """
 
     id: str
     kind: Literal["vllm-router", "proxy"]
     when: When = When()
     connectors: list[str]
     argv: list[str]
+    key_variable: str | None = None
     lists: list[RouterList]
     reason: str
+
+
+class Grant(Sourced):
+    """A capability or limit that a container needs beside its devices, and why."""
+
+    kind: Literal["capability", "ulimit"]
+    value: str
+    reason: str
+
+
+class Container(Sourced):
+    """What a container needs of its host; ``chips`` holds chip ids or a profile's name.
+
+    ``{device}`` is a logical device's id. ``entry`` is a shell text that prepares the
+    image's environment and then runs its arguments.
+    """
+
+    id: str
+    chips: list[str]
+    device_files: list[str] = []
+    manager_files: list[str] = []
+    mounts: list[str] = []
+    gpus: bool = False
+    shm_gib: int
+    entry: str | None = None
+    entry_reason: str | None = None
+    grants: list[Grant] = []
+    unprivileged_risk: str | None = None
+    privileged_source: str | None = None
+
+
+class DevicePlugin(Sourced):
+    """What Kubernetes calls the devices; ``label_values`` is by chip."""
+
+    id: str
+    chips: list[str]
+    resource: str
+    unit: str
+    label: str | None = None
+    label_values: dict[str, list[str]] = {}
 
 
 class Rule(Sourced):
@@ -342,6 +386,7 @@ class Datapoint(Sourced):
     block_size: int | None = None
     batched_tokens: int | None = None
     spec: Literal["none", "mtp", "dspark"] = "none"
+    eager: bool = False
     weights_gib: float | None = None
     available_gib: float | None = None
     available_bytes: int | None = None
@@ -394,6 +439,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "settings": Setting,
     "recipes": Recipe,
     "routers": Router,
+    "containers": Container,
+    "device_plugins": DevicePlugin,
     "rules": Rule,
     "phases": Phase,
     "kv_releases": KvRelease,

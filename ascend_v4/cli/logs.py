@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,7 @@ import click
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
+from .options import json_option
 from .output import print_result
 from .planning import host_of
 
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 POLL_S = 0.2
+#: What the launcher writes before each line: UTC, milliseconds.
+STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)", re.DOTALL)
+Form = Callable[[str, str], str]
 
 
 @click.command("logs")
@@ -26,11 +33,20 @@ POLL_S = 0.2
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--member", help="Only this process of the plan.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True)
+@json_option
 @click.pass_context
 def command(
-    ctx: click.Context, run_id: str | None, follow: bool, member: str | None, lines: int
+    ctx: click.Context,
+    run_id: str | None,
+    follow: bool,
+    member: str | None,
+    lines: int,
+    as_json: bool,
 ) -> None:
-    """Print the end of a run's logs, times in UTC, secrets masked."""
+    """Print the end of a run's logs, times in UTC, secrets masked.
+
+    With --json each line is one object: member, time (null for a torn line), text.
+    """
     from ascend_v4.run.logs import tail
     from ascend_v4.run.state import find_run
 
@@ -44,17 +60,30 @@ def command(
             f"ascend-v4 logs {run.run_id}",
         )
     chosen = [member] if member else names
+    form = as_object if as_json else prefixed if len(chosen) > 1 else plain
     places = {name: end_of(run.log(name)) for name in chosen}
     for name in chosen:
         for line in tail(run.log(name), lines):
-            print_result(prefixed(name, line, several=len(chosen) > 1))
+            print_result(form(name, line))
     if follow:
-        follow_until_end(run, member, places)
+        follow_until_end(run, member, places, as_json=as_json)
 
 
-def prefixed(name: str, line: str, *, several: bool) -> str:
+def plain(_name: str, line: str) -> str:
+    """Return a line of the only member."""
+    return line
+
+
+def prefixed(name: str, line: str) -> str:
     """Return a line, named where the lines of several members are mixed."""
-    return f"{name} | {line}" if several else line
+    return f"{name} | {line}"
+
+
+def as_object(name: str, line: str) -> str:
+    """Return a line as one JSON object."""
+    found = STAMPED.fullmatch(line)
+    time_, text = found.groups() if found else (None, line)
+    return json.dumps({"member": name, "time": time_, "text": text}, ensure_ascii=False)
 
 
 def end_of(path: Path) -> tuple[int, int]:
@@ -66,7 +95,9 @@ def end_of(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_size
 
 
-def follow_until_end(run: RunDir, member: str | None, places: dict[str, tuple[int, int]]) -> None:
+def follow_until_end(
+    run: RunDir, member: str | None, places: dict[str, tuple[int, int]], *, as_json: bool
+) -> None:
     """Print what is appended, over rotations, until the run is over.
 
     A log may come after the follower does: the engine is asked before it is started.
@@ -76,18 +107,19 @@ def follow_until_end(run: RunDir, member: str | None, places: dict[str, tuple[in
         names = [member] if member else run.members()
         for name in names:
             place = places.get(name, (0, 0))
-            places[name] = print_new(run.log(name), name, place, several=len(names) > 1)
+            form = as_object if as_json else prefixed if len(names) > 1 else plain
+            places[name] = print_new(run.log(name), name, place, form)
         if not living:
             return
         time.sleep(POLL_S)
 
 
-def print_new(path: Path, name: str, place: tuple[int, int], *, several: bool) -> tuple[int, int]:
+def print_new(path: Path, name: str, place: tuple[int, int], form: Form) -> tuple[int, int]:
     """Print the whole lines behind ``place`` (inode, offset); return the new place."""
     inode, offset = place
     now, size = end_of(path)
     if inode and now != inode:
-        print_new(path.with_name(f"{path.name}.1"), name, (0, offset), several=several)
+        print_new(path.with_name(f"{path.name}.1"), name, (0, offset), form)
         offset = 0
     if size <= offset:
         return now, offset
@@ -99,5 +131,5 @@ def print_new(path: Path, name: str, place: tuple[int, int], *, several: bool) -
         return now, offset
     whole, newline, _ = data.rpartition(b"\n")
     for line in whole.decode(errors="replace").splitlines():
-        print_result(prefixed(name, line, several=several))
+        print_result(form(name, line))
     return now, offset + len(whole) + len(newline)

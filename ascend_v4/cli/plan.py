@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .options import json_option, launch_options, request_of
 from .output import print_findings, print_json
+from .plan_hardware import MEMORY, described, here
 from .planning import compiled_request, host_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class PlanCommand(click.Command):
 
             chosen = MORE[args[0]]
             return chosen.make_context(f"{info_name} {args[0]}", args[1:], parent, **more)
+        if args and not args[0].startswith("-"):
+            raise unknown_subcommand(args[0])
         return super().make_context(info_name, args, parent, **more)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -51,48 +53,17 @@ class PlanCommand(click.Command):
             formatter.write_dl(list(SUBCOMMANDS.items()))
 
 
-def described(ctx: click.Context, request: LaunchRequest, hardware: str | None) -> LaunchRequest:
-    """Return the request with ``--hardware`` in it: ``2xa3`` nodes, ``4xh200`` devices.
+def unknown_subcommand(word: str) -> AscendV4Error:
+    """Return the error for a first word that is no subcommand of ``plan``."""
+    from ascend_v4.catalog.load import nearest
 
-    Raises AscendV4Error (usage) for another form, an unknown chip, or where another
-    option says something else.
-    """
-    if hardware == "host":
-        from ascend_v4.host.facts import fill_from_host
-
-        return fill_from_host(request, host_of(ctx))
-    if hardware is None:
-        alone = request.engine == "vllm" and not request.profile and not request.chip
-        return replace(request, profile="cuda") if alone else request
-    from ascend_v4.catalog.load import catalog
-
-    count, _, chip = hardware.lower().partition("x")
-    if not count.isdigit() or not int(count) or not chip:
-        raise AscendV4Error(
-            ExitCode.USAGE,
-            "bad-hardware",
-            f"'{hardware}' is not COUNTxCHIP; 2xa3 is two nodes, 4xh200 four devices, "
-            "host is this machine",
-            "ascend-v4 plan --hardware 4xh200",
-        )
-    row = catalog().chip(chip)
-    per_node, number = int(row["devices_per_node"]), int(count)
-    nodes = number if row["profile"] == "ascend" else -(-number // per_node)
-    devices = number * per_node if row["profile"] == "ascend" else number
-    wanted = {"chip": chip, "nodes": nodes, "devices": devices}
-    for name, value in wanted.items():
-        asked = getattr(request, name)
-        if asked is not None and asked != value and name != "devices":
-            raise AscendV4Error(
-                ExitCode.USAGE,
-                "contradiction",
-                f"--hardware {hardware} means --{name} {value}, and --{name} {asked} was given too",
-                f"leave --{name} out",
-            )
-    if row["profile"] == "ascend":
-        # As the compiler counts it, so that published layouts are recognised.
-        wanted["devices"] = request.devices or devices
-    return replace(request, **wanted)  # type: ignore[arg-type]
+    hint = nearest(word, list(SUBCOMMANDS))
+    return AscendV4Error(
+        ExitCode.USAGE,
+        "unknown-subcommand",
+        f"plan has no subcommand '{word}'; there are {', '.join(SUBCOMMANDS)}. {hint}".rstrip(),
+        "ascend-v4 plan --hardware 4xh200, or ascend-v4 plan --help",
+    )
 
 
 def sized_launch(
@@ -103,7 +74,10 @@ def sized_launch(
     from ascend_v4.sizing.groups import GroupingError
     from ascend_v4.sizing.inputs import inputs_of
 
-    compiled = compiled_request(request, host_of(ctx))
+    try:
+        compiled = compiled_request(request, host_of(ctx))
+    except AscendV4Error as error:
+        raise here(error) from error
     asynchronous = False if options.get("no_async_scheduling") else None
     directory = request.model_dir or compiled.plan.model_path
     sizing = inputs_of(compiled, directory, options.get("available_kv_gib"), asynchronous)
@@ -120,11 +94,7 @@ def sized_launch(
 
 @click.command("plan", cls=PlanCommand)
 @click.option("--hardware", metavar="NxCHIP|host", help="2xa3 (nodes), 4xh200 (devices), host.")
-@click.option(
-    "--available-kv-gib",
-    type=click.FloatRange(min=0),
-    help="KV memory of a device, for the KV part alone.",
-)
+@MEMORY
 @click.option("--no-async-scheduling", is_flag=True, help="As the engine's own flag.")
 @click.option("--sweep", is_flag=True, help="Requests at once by step size and context.")
 @click.option("--explain", is_flag=True, help="Every term with its source.")
@@ -177,15 +147,22 @@ def command(
     return sized.exit_code
 
 
+def serving(compiled: Compiled, sized: Sizing) -> tuple[str, ...]:
+    """Return the command that serves the plan, empty for a model that isn't DeepSeek-V4."""
+    return tuple(compiled.plan.processes[0].argv) if sized.input.model["kind"] == "v4" else ()
+
+
 def show(compiled: Compiled, sized: Sizing, as_json: bool, explain: bool) -> None:
     """Print the answer as JSON or as text; findings of rules stand beside it."""
+    from ascend_v4.sizing.choice import layout_choice
     from ascend_v4.sizing.guides import guide_errors
     from ascend_v4.sizing.report import sizing_json, terms
 
     notes = [*compiled.plan.notes, *guide_errors(sized)]
     if as_json:
-        flags = list(compiled.plan.processes[0].argv)
+        flags = list(serving(compiled, sized))
         answer = sizing_json(sized, notes, flags)
+        answer["layout_choice"] = layout_choice(compiled, answer["layouts"])
         if explain:
             answer["terms"] = [
                 {"term": name, "value": value, "source": source}
@@ -196,6 +173,6 @@ def show(compiled: Compiled, sized: Sizing, as_json: bool, explain: bool) -> Non
     from .plan_text import print_sizing, print_terms
 
     print_findings(note for note in notes if note.severity != "info")
-    print_sizing(compiled, sized)
+    print_sizing(compiled, sized, serving(compiled, sized))
     if explain:
         print_terms(sized)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .options import json_option, launch_options, request_of
 from .output import print_json, print_result, print_table, status
+from .plan_hardware import MEMORY, count_and_chip, described
 from .planning import host_of
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["MORE", "calibrate"]
 
 HARDWARE = click.option("--hardware", metavar="NxCHIP|host", help="2xa3 (nodes), 4xh200 (devices).")
-MEMORY = click.option("--available-kv-gib", type=click.FloatRange(min=0), help="KV of a device.")
 
 
 @click.command("compare-releases")
@@ -43,7 +44,7 @@ def compare_releases(
     """Say what changing from release FIRST to SECOND does to the same launch."""
     from ascend_v4.sizing.compare import compare_releases as compare
 
-    from .plan import described, sized_launch
+    from .plan import sized_launch
 
     request = described(ctx, replace(request_of(ctx), engine_version=first), hardware)
     _compiled, sized = sized_launch(ctx, request, options)
@@ -82,7 +83,7 @@ def compare_models(
     """Put the models that people weigh side by side on the same hardware."""
     from ascend_v4.sizing.compare import compare_models as compare
 
-    from .plan import described, sized_launch
+    from .plan import sized_launch
 
     request = described(ctx, request_of(ctx), hardware)
     _compiled, sized = sized_launch(ctx, request, options)
@@ -145,7 +146,10 @@ def scale(
     from ascend_v4.catalog.load import catalog
     from ascend_v4.sizing.throughput import scale as sized
 
-    chip = str(catalog().chip(hardware.partition("x")[2] or hardware)["id"])
+    name = count_and_chip(hardware)[1] if hardware[:1].isdigit() else hardware
+    chip = str(catalog().chip(name)["id"])
+    if not math.isfinite(rps):
+        raise click.BadParameter(f"{rps} is no rate", param_hint="--rps")
     row = catalog().checkpoint(model)
     family = str(row["family"]) if row else model
     if family not in ("flash", "pro"):

@@ -20,8 +20,8 @@ def between(low: float, high: float, form: str = ",.1f") -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def print_sizing(compiled: Compiled, sized: Sizing) -> None:
-    """Print the answer of ``plan``."""
+def print_sizing(compiled: Compiled, sized: Sizing, argv: tuple[str, ...]) -> None:
+    """Print the answer of ``plan``; ``argv`` serves it, empty where this package doesn't."""
     from ascend_v4.sizing.layouts import nearest, ranked_layouts, token_cost
     from ascend_v4.sizing.report import bar
     from ascend_v4.sizing.throughput import prefill_decode
@@ -34,6 +34,9 @@ def print_sizing(compiled: Compiled, sized: Sizing) -> None:
         + (f" x PP{sizing.pp}" if sizing.pp > 1 else "")
         + f", {sizing.engine} {sizing.version}, spec {sizing.spec}"
     )
+    if sized.verdict == "unsure" and compiled.plan.validated.status == "recipe":
+        source = compiled.plan.validated.source
+        print_result(f"a tutorial has this layout ({source}); that alone proves no start")
     if sized.pool is None and sized.low is not None:
         print_result("general formulas for another architecture: not the engine's own arithmetic")
     print_memory(sized)
@@ -46,28 +49,49 @@ def print_sizing(compiled: Compiled, sized: Sizing) -> None:
             f"one token of --max-num-batched-tokens costs a request as much KV as "
             f"{token_cost(sized):.0f} tokens of context (plan --sweep shows the trade)"
         )
-    print_result("layouts, best first:")
-    for row in ranked_layouts(sizing)[:4]:
-        low, high = row["concurrency"]
-        print_result(
-            f"  TP{row['tensor_parallel_size']} x DP{row['data_parallel_size']}: {row['verdict']}, "
-            f"{between(low, high)} requests at once; {row['reason']}"
-        )
+    print_layouts(compiled, ranked_layouts(sizing))
     for split in prefill_decode(sizing):
         print_result(f"  published prefill to decode {split['ratio']} nodes ({split['anchor']})")
     if sized.verdict != "fits":
         for change in nearest(sizing, sized):
             print_result(f"fits with {change['change']}: {change['reason']}")
     print_throughput(sized)
-    if sized.verdict == "does not fit":
-        return
-    argv = compiled.plan.processes[0].argv
-    print_result("serve it with: " + " ".join(shlex.quote(word) for word in argv))
+    if sized.verdict != "does not fit" and argv:
+        print_result("serve it with: " + " ".join(shlex.quote(word) for word in argv))
+
+
+def experts(row: dict[str, Any]) -> str:
+    """Return over how many ranks a layout spreads the experts, nothing for one or a dense model."""
+    ranks = row["expert_parallel_size"] or 1
+    return f" x EP{ranks}" if ranks > 1 else ""
+
+
+def print_layouts(compiled: Compiled, rows: list[dict[str, Any]]) -> None:
+    """Print the ranked layouts, and why the launch has another than the first."""
+    from ascend_v4.sizing.choice import layout_choice, layout_words
+
+    choice = layout_choice(compiled, rows)
+    print_result("layouts, best first (by verdict, then by requests at once):")
+    for number, row in enumerate(rows, 1):
+        if number > 4 and number != choice["rank"]:
+            continue
+        low, high = row["concurrency"]
+        mark = " (this plan)" if number == choice["rank"] else ""
+        print_result(
+            f"  {layout_words(row)}{experts(row)}{mark}: {row['verdict']}, "
+            f"{between(low, high)} requests at once; {row['reason']}"
+        )
+    if choice["why"]:
+        source = f" ({choice['source']})" if choice["source"] else ""
+        print_result(
+            f"this plan has {choice['served']}: {choice['why']}{source}; "
+            f"the first in the ranking with {choice['for_the_first']}"
+        )
 
 
 def print_memory(sized: Sizing) -> None:
     """Print what takes the memory of a device."""
-    from ascend_v4.sizing.report import buffers, span
+    from ascend_v4.sizing.report import buffers, draft_gib, span
 
     budget = sized.budget
     if budget is None:
@@ -75,15 +99,23 @@ def print_memory(sized: Sizing) -> None:
     weights = budget.weights
     about = f"about {weights.estimate:.2f} GiB, " if weights.estimate is not None else ""
     print_result(f"weights a device: {about}{span(weights.bounds)} ({weights.source})")
+    drafts = draft_gib(sized)
+    if drafts > 0:
+        print_result(f"  of it {sized.input.spec} draft layers: {drafts:.2f} GiB")
     state = f"anchor {budget.anchor}, {budget.source}" if budget.calibrated else "not calibrated"
     if budget.proven:
         state = f"a published start proves at least {budget.available.low:.2f} GiB of KV: {state}"
     print_result(f"activations, graphs, buffers: {span(budget.other)} ({state})")
     communication = buffers(sized)
     if communication and communication["count"]:
+        of = ", ".join(communication["of"])
+        size = "whose size the launch doesn't state"
+        if communication["gib"]:
+            each, together = communication["mb_each"], communication["gib"]
+            size = f"{each} MB each once used, {together} GiB together"
         print_result(
-            f"  of it HCCL: {communication['count']} communicators x "
-            f"{communication['mb_each']} MB = {communication['gib']} GiB"
+            f"  of it {communication['library']}: {communication['count']} communicators "
+            f"({of}), {size}"
         )
 
 

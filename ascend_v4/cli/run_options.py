@@ -34,7 +34,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     (
         "--drain-timeout",
         {
-            "type": SECONDS,
+            "type": click.IntRange(min=0),
             "metavar": "SECONDS",
             "help": "How long running requests may finish (60).",
         },

@@ -19,7 +19,7 @@ from .run_options import run_options
 
 if TYPE_CHECKING:
     from ascend_v4.core.compiler import Compiled
-    from ascend_v4.core.plan import LaunchPlan
+    from ascend_v4.core.plan import LaunchPlan, Process
     from ascend_v4.core.request import LaunchRequest
     from ascend_v4.host.system import Host
     from ascend_v4.run.launch import Launch
@@ -27,10 +27,21 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+#: Such a node has no API: the head's server takes its requests.
+HEADLESS = "its engine has loaded, the head node serves"
+
 
 @click.command("serve")
 @click.option("--dry-run", is_flag=True, help="Print the command (or, with --json, the plan) only.")
 @click.option("--show-origin", is_flag=True, help="Say where each value came from.")
+@click.option("--topology", metavar="FILE", help="Run one node of a deployment; - for stdin.")
+@click.option("--node", metavar="NAME", help="Which node of the topology this is.")
+@click.option(
+    "--lease",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="End without a line on stdin for so long; see docs/cluster.md.",
+)
 @run_options
 @json_option
 @launch_options
@@ -52,8 +63,13 @@ def command(
     """
     from ascend_v4.host.facts import fill_from_host
 
+    if options["topology"]:
+        from .serve_node import serve_node
+
+        return serve_node(ctx, dry_run, as_json, {**options, "ready_check": ready_check})
+    refuse_without_topology(options)
     host = host_of(ctx)
-    asked = replace(request_of(ctx), ready_check=ready_check)
+    asked = replace(request_of(ctx), ready_check=ready_check, drain_s=options["drain_timeout"])
     request = fill_from_host(asked, host, dry_run=dry_run)
     request = recognise(request, host)
     compiled = compiled_or_refused(request, host)
@@ -68,6 +84,18 @@ def command(
     if options["check_engine"] and runtime == "native":
         wanted = replace(wanted, before=(engine_asked(host),))
     return launch(compiled.plan, host, wanted, as_json, options["detach"])
+
+
+def refuse_without_topology(options: dict[str, Any]) -> None:
+    """Raise AscendV4Error (usage) for what means something only beside --topology."""
+    for name in ("node", "lease"):
+        if options[name] is not None:
+            raise AscendV4Error(
+                ExitCode.USAGE,
+                "no-topology",
+                f"--{name} needs --topology FILE",
+                "ascend-v4 serve --topology FILE --node NAME",
+            )
 
 
 def tell_fit(compiled: Compiled, *, refuse: bool) -> None:
@@ -97,26 +125,29 @@ def engine_asked(host: Host) -> Callable[[LaunchPlan, Sequence[str], Mapping[str
 
 
 def print_plan(plan: LaunchPlan, host: Host, as_json: bool, runtime: str) -> None:
-    """Print the plan as JSON, or as the one shell line that runs it.
+    """Print the plan as JSON, or as the one shell line that runs it."""
+    if as_json:
+        print_json(plan.to_json())
+        return
+    print_result(command_line(plan, plan.processes[0], host, runtime))
+
+
+def command_line(plan: LaunchPlan, process: Process, host: Host, runtime: str) -> str:
+    """Return the shell line that runs a process.
 
     The CPU engine lives in an environment of its own, so its line names the full path.
     """
     from ascend_v4.paths import engine_dir
     from ascend_v4.render.shell import paste
 
-    if as_json:
-        print_json(plan.to_json())
-        return
-    process = plan.processes[0]
-    if runtime == "docker":
+    if runtime == "docker" and process.argv[0] != "vllm-router":
         from ascend_v4.render.docker import docker_line
 
-        print_result(docker_line(plan, process))
-        return
-    if plan.profile == "cpu":
+        return docker_line(plan, process)
+    if plan.profile == "cpu" and process.argv[0] == "vllm":
         program = str(engine_dir(host.env, "cpu") / "bin" / "vllm")
         process = replace(process, argv=(program, *process.argv[1:]))
-    print_result(paste(process))
+    return paste(process)
 
 
 def tell_origins(compiled: Compiled, *, dry_run: bool) -> None:
@@ -176,9 +207,9 @@ def how(plan: LaunchPlan, ready_check: str, runtime: str, options: dict[str, Any
 
     Raises AscendV4Error (refused) for the answer gate, which this version has not.
     """
-    from ascend_v4.run.attempt import Options
     from ascend_v4.run.launch import Launch
     from ascend_v4.run.ready import GATES
+    from ascend_v4.run.spec import Options
 
     if ready_check == "gate" and not GATES:
         raise AscendV4Error(
@@ -187,10 +218,9 @@ def how(plan: LaunchPlan, ready_check: str, runtime: str, options: dict[str, Any
             "--ready-check gate: this installation has no answer gate",
             "use --ready-check generate",
         )
-    process = plan.processes[0]
     watched = Options(
-        deadline_s=options["deadline"] or process.deadline_s,
-        drain_s=process.drain_s if options["drain_timeout"] is None else options["drain_timeout"],
+        deadline_s=options["deadline"] or max(p.deadline_s for p in plan.processes),
+        drain_s=max(p.drain_s for p in plan.processes),
         ready_check=ready_check,
         gate=next(iter(GATES.values()), None),
         probe_interval_s=options["probe_interval"],
@@ -210,10 +240,10 @@ def how(plan: LaunchPlan, ready_check: str, runtime: str, options: dict[str, Any
 def launch(plan: LaunchPlan, host: Host, wanted: Launch, as_json: bool, detach: bool) -> int:
     """Run a plan's server to its end, or start it and leave; return the exit status."""
     from ascend_v4.run.detach import detached
-    from ascend_v4.run.launch import launch_facts, prepare
+    from ascend_v4.run.launch import prepare
 
     if detach:
-        facts = detached(plan, host, wanted)
+        facts = detached(lambda: prepare(plan, host, wanted))
         if as_json:
             print_json(facts)
         else:
@@ -222,12 +252,19 @@ def launch(plan: LaunchPlan, host: Host, wanted: Launch, as_json: bool, detach: 
         return 0
     prepared = prepare(plan, host, wanted)
 
+    lease = wanted.options.lease
+    if lease is not None:
+        lease.tell("started", run_id=prepared.run.run_id)
+
     def told(seconds: float) -> None:
-        if as_json:
-            print_json({**launch_facts(prepared), "ready_s": round(seconds, 3)})
+        facts = {**prepared.facts(), "ready_s": round(seconds, 3)}
+        if lease is not None:
+            lease.tell("ready", **facts)
+        elif as_json:
+            print_json(facts)
         else:
-            print_result(prepared.endpoint)
-        where = f"{prepared.model} at {prepared.endpoint}"
+            print_result(prepared.endpoint or prepared.run.run_id)
+        where = f"{prepared.model} at {prepared.endpoint}" if prepared.endpoint else HEADLESS
         status(f"ready after {seconds:.1f} s: {where}; Ctrl-C stops it [{prepared.run.run_id}]")
 
     outcome = prepared.supervise(quietly(told))

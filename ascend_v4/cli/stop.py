@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ascend_v4.errors import AscendV4Error, ExitCode
@@ -9,6 +11,9 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .options import json_option
 from .output import print_json, status
 from .planning import host_of
+
+if TYPE_CHECKING:
+    from ascend_v4.run.state import RunDir
 
 __all__ = ["command"]
 
@@ -23,23 +28,46 @@ __all__ = ["command"]
     metavar="SECONDS",
     help="How long to wait for the end.",
 )
+@click.option("--deployment", metavar="NAME", help="Every run of this topology on this node.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, run_id: str | None, now: bool, timeout: float, as_json: bool
+    ctx: click.Context,
+    run_id: str | None,
+    now: bool,
+    timeout: float,
+    deployment: str | None,
+    as_json: bool,
 ) -> None:
     """Stop a run and wait until none of its processes is left."""
-    from ascend_v4.run.control import stop
     from ascend_v4.run.state import all_runs, find_run
 
     env = host_of(ctx).env
+    if deployment is not None:
+        if run_id is not None:
+            raise click.UsageError("name a run or a deployment, not both")
+        runs = [run for run in all_runs(env) if run.read("state").get("deployment") == deployment]
+        for run in runs:
+            end(run, now=now, timeout_s=timeout)
+        if as_json:
+            print_json({"deployment": deployment, "stopped": True})
+        return
     if run_id is None and not any(run.alive() for run in all_runs(env)):
         status("no run is alive")
         if as_json:
             print_json({"run_id": None, "stopped": True})
         return
     run = find_run(env, run_id)
-    left = stop(run, now=now, timeout_s=timeout, say=status)
+    end(run, now=now, timeout_s=timeout)
+    if as_json:
+        print_json({"run_id": run.run_id, "stopped": True})
+
+
+def end(run: RunDir, *, now: bool, timeout_s: float) -> None:
+    """Stop a run; raises AscendV4Error (not cleaned up) naming what still runs."""
+    from ascend_v4.run.control import stop
+
+    left = stop(run, now=now, timeout_s=timeout_s, say=status)
     if left:
         names = ", ".join(f"{proc['title']} (pid {proc['pid']})" for proc in left)
         raise AscendV4Error(
@@ -49,5 +77,3 @@ def command(
             f"ascend-v4 stop {run.run_id} --now",
         )
     status(f"{run.run_id} is stopped")
-    if as_json:
-        print_json({"run_id": run.run_id, "stopped": True})

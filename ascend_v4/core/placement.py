@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal
 
 from ascend_v4.catalog.load import Row
@@ -64,7 +65,7 @@ class Placement:
 
     def facts(self) -> dict[str, Any]:
         """Return the placement as facts; ``visible_devices`` is the comma-joined ids."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        named = {name: getattr(self, name) for name in NAMES}
         named["nodes"], named["devices"] = self.replica_nodes, self.replica_devices
         named["host"] = self.node_address
         del named["name"], named["node"], named["kv_offset"]
@@ -91,6 +92,7 @@ class Placement:
         return tuple(ports)
 
 
+NAMES = tuple(field.name for field in fields(Placement))
 #: Facts that differ between the processes of one group: rows that insert one are filled
 #: in anew for each process.
 PLACED = frozenset(
@@ -116,4 +118,10 @@ INSERTED = re.compile(r"\{(\w+)\}")
 def is_placed(row: Row) -> bool:
     """Whether a settings row inserts a fact that differs from process to process."""
     value = row["value"]
-    return isinstance(value, str) and not PLACED.isdisjoint(INSERTED.findall(value))
+    return isinstance(value, str) and inserts(value)
+
+
+@lru_cache(maxsize=1024)
+def inserts(value: str) -> bool:
+    """Whether a value inserts a fact that differs from process to process."""
+    return not PLACED.isdisjoint(INSERTED.findall(value))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row
 
-from .conditions import in_range
+from .conditions import in_range, look_up
 from .launch import Launch, to_argv
 from .placement import Placement
 from .plan import Port, Process, Ready
@@ -50,9 +51,13 @@ def build_process(
     request: LaunchRequest,
     catalog: Catalog,
     placement: Placement | None = None,
+    unset: tuple[str, ...] | None = None,
 ) -> Process:
-    """Return the server process of a launch, on its node if it has a placement."""
-    owned = owned_variables(facts, catalog)
+    """Return the server process of a launch, on its node if it has a placement.
+
+    ``unset`` saves looking for the variables to unset, where they are those of another
+    process of the same launch.
+    """
     secret = {"VLLM_API_KEY": request.api_key_file} if request.api_key_file else {}
     port = int(facts["port"])
     address = facts["host"] if facts["host"] not in ("0.0.0.0", "::") else "127.0.0.1"
@@ -60,23 +65,32 @@ def build_process(
     env = {name: str(value) for name, value in launch.env.items()}
     headless = placement is not None and placement.headless
     url = f"http://{bracketed}:{port}"
+    if unset is None:
+        owned = owned_variables(facts, catalog)
+        unset = tuple(sorted(set(owned) - set(env) - set(secret)))
     return Process(
         name=placement.name if placement else "server",
         role="headless" if headless else placement.role if placement else "mixed",
         argv=("vllm", "serve", launch.model, *to_argv(launch.flags)),
         env=env,
-        unset=tuple(sorted(set(owned) - set(env) - set(secret))),
+        unset=unset,
         secret_env=secret,
         node=placement.node if placement else "localhost",
         devices=devices_of(facts, placement),
         ports=(
             *(() if headless else (Port(port, "OpenAI-compatible API"),)),
-            *(placement.side_ports() if placement else ()),
+            *(stated(placement, launch).side_ports() if placement else ()),
         ),
         ready=None if headless else Ready(url, request.ready_check),  # type: ignore[arg-type]
         deadline_s=DEADLINE_S[str(facts["family"])],
         drain_s=facts["drain_s"] if isinstance(facts["drain_s"], int) else DRAIN_S,
     )
+
+
+def stated(placement: Placement, launch: Launch) -> Placement:
+    """Return the placement with the KV port that the launch states: EXTRA may change it."""
+    port = str(look_up(launch.flags, "kv-transfer-config.kv_port") or "")
+    return replace(placement, kv_port=int(port)) if port.isdigit() else placement
 
 
 def devices_of(facts: Mapping[str, Any], placement: Placement | None) -> tuple[int, ...]:

@@ -15,6 +15,9 @@ __all__ = ["validation_of"]
 
 def validation_of(facts: Mapping[str, Any], subject: Subject, catalog: Catalog) -> Validated:
     """Return the published launch behind the facts, or why there is none."""
+    if facts["nodes"] > 1 and "node_address" not in facts:
+        several = f"one command cannot start {facts['nodes']} nodes; ascend-v4 topology init"
+        return Validated("unvalidated", f"{several} starts a file that describes them")
     near = [row for row in catalog.table("recipes") if same_subject(row, facts)]
     for row in near:
         if same_layout(row, facts):
@@ -56,10 +59,14 @@ def reason(facts: Mapping[str, Any], near: list[Row], catalog: Catalog) -> str:
             and facts["chip"] in row["chip"]
             and facts["checkpoint"] in row["checkpoint"]
             and row.get("topology", "single-node") == facts["topology"]
+            and row.get("role", "mixed") == facts["role"]
+            and row.get("nodes", 1) == facts["nodes"]
             for version in row["versions"]
         )
         known = f"published for {', '.join(versions)}" if versions else "published for no release"
-        return f"no recipe or CI configuration of {what} on {facts['nodes']} node(s); {known}"
+        side = "" if facts["role"] == "mixed" else f"as a {facts['role']} side "
+        where = f"{side}on {facts['nodes']} node(s)"
+        return f"no recipe or CI configuration of {what} {where}; {known}"
     layouts = sorted(
         {
             f"TP{tp} x DP{dp} with {spec}"

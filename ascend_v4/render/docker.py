@@ -1,36 +1,121 @@
 """A plan as a ``docker run`` command: devices, mounts and shared memory of the chip.
 
-The lists are those of the official installation page and tutorials:
-https://docs.vllm.ai/projects/ascend/en/latest/installation.html and
-https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md
-(Ascend), https://docs.vllm.ai/en/latest/deployment/docker.html (GPU).
+What a container needs is the catalog's ``containers`` table, after the official
+installation page and tutorials: https://docs.vllm.ai/projects/ascend/en/latest/installation.html
+(Ascend) and https://docs.vllm.ai/en/latest/deployment/docker.html (GPU).
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from ascend_v4.catalog.load import Row, catalog
+from ascend_v4.core.finding import Finding
 from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.host.system import Host
 
-__all__ = ["container_of", "docker_argv", "docker_line", "remove_command"]
+__all__ = [
+    "Needs",
+    "container_argv",
+    "container_env",
+    "container_of",
+    "device_options",
+    "docker_argv",
+    "docker_line",
+    "merged_needs",
+    "needs_of",
+    "remove_command",
+    "unprivileged",
+]
 
-MANAGERS = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
-#: A5 has another memory driver (the 950 lines of the tutorial).
-MANAGERS_A5 = ("/dev/davinci_manager", "/dev/hisi_hdc", "/dev/ummu", "/dev/uburma")
-MOUNTS_A5 = ("/etc/hccl_rootinfo.json", "/etc/hixlep")
-ASCEND_MOUNTS = (
-    "/usr/local/dcmi",
-    "/usr/local/Ascend/driver/tools/hccn_tool",
-    "/usr/local/bin/npu-smi",
-    "/usr/local/Ascend/driver/lib64",
-    "/usr/local/Ascend/driver/version.info",
-    "/etc/ascend_install.info",
-    "/etc/hccn.conf",
-)
-#: The tutorials' own figure for one node.
-SHM = "512g"
+
+#: Variables that list a process's devices.
+VISIBLE = ("ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a process needs of its host inside a container; paths are the same on both sides.
+
+    ``gpus`` holds GPU ids where the runtime hands GPUs out itself. ``entry`` is a shell
+    text that runs its arguments in the image's own environment, ``""`` for none.
+    """
+
+    devices: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    gpus: tuple[int, ...] = ()
+    shm_gib: int = 0
+    capabilities: tuple[str, ...] = ()
+    ulimits: tuple[str, ...] = ()
+    entry: str = ""
+
+
+def container_row(plan: LaunchPlan) -> Row | None:
+    """Return the catalog row of the plan's chip or profile, or None where nothing is needed."""
+    known = catalog()
+    names = (known.chip(plan.chip)["id"], plan.profile)
+    rows = known.table("containers")
+    return next((row for row in rows if not set(names).isdisjoint(row["chips"])), None)
+
+
+def needs_of(plan: LaunchPlan, process: Process, *, privileged: bool = False) -> Needs:
+    """Return what the process needs; ``privileged`` leaves out what that flag includes.
+
+    A router needs nothing but its image.
+    """
+    row = container_row(plan)
+    if row is None or process.role == "router":
+        return Needs()
+    files = [
+        file.format(device=device)
+        for file in row.get("device_files", [])
+        for device in process.devices
+    ]
+    grants = [grant for grant in row.get("grants", []) if not privileged]
+    return Needs(
+        devices=(*files, *row.get("manager_files", [])),
+        mounts=tuple(row.get("mounts", [])),
+        gpus=process.devices if row.get("gpus") else (),
+        shm_gib=row["shm_gib"],
+        capabilities=tuple(g["value"] for g in grants if g["kind"] == "capability"),
+        ulimits=tuple(g["value"] for g in grants if g["kind"] == "ulimit"),
+        entry=row.get("entry") or "",
+    )
+
+
+def merged_needs(several: Sequence[Needs]) -> Needs:
+    """Return the needs of processes that share a container, each once."""
+
+    def each(name: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(item for needs in several for item in getattr(needs, name)))
+
+    lists = ("devices", "mounts", "gpus", "capabilities", "ulimits")
+    return Needs(
+        **{name: each(name) for name in lists},
+        shm_gib=max(needs.shm_gib for needs in several),
+        entry=next((needs.entry for needs in several if needs.entry), ""),
+    )
+
+
+def unprivileged(plan: LaunchPlan) -> list[Finding]:
+    """Return what to say about a container of the plan that is not privileged."""
+    row = container_row(plan)
+    if row is None or not row.get("unprivileged_risk"):
+        return []
+    return [
+        Finding(
+            "not-privileged",
+            "warn",
+            row["unprivileged_risk"],
+            "--privileged, where you trust the image with the whole host",
+            row["privileged_source"],
+            confidence=row["confidence"],
+        )
+    ]
 
 
 def container_of(run_id: str, member: str) -> str:
@@ -38,8 +123,39 @@ def container_of(run_id: str, member: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", f"ascend-v4-{run_id}-{member}")
 
 
+def container_env(process: Process, devices: Sequence[int]) -> dict[str, str]:
+    """Return a process's variables inside a container that holds ``devices``.
+
+    Drivers number a container's devices from 0 on, so the visible ones are counted anew.
+    """
+    order = sorted(devices)
+    env = dict(process.env)
+    for name in VISIBLE:
+        if name in env and process.devices and set(process.devices) <= set(order):
+            env[name] = ",".join(str(order.index(device)) for device in process.devices)
+    return env
+
+
+def container_argv(plan: LaunchPlan, process: Process) -> list[str]:
+    """Return what runs inside the container, the program first.
+
+    What the plan unsets may be set in the image, and docker can only set it empty, so the
+    program is then started through env.
+    """
+    inner = list(process.argv)
+    if process.unset:
+        inner = ["env", *(word for v in process.unset for word in ("-u", v)), *inner]
+    entry = needs_of(plan, process).entry
+    return ["/bin/bash", "-c", entry, "ascend-v4", *inner] if entry else inner
+
+
 def docker_argv(
-    plan: LaunchPlan, process: Process, *, name: str = "", host: Host | None = None
+    plan: LaunchPlan,
+    process: Process,
+    *,
+    name: str = "",
+    host: Host | None = None,
+    privileged: bool = False,
 ) -> list[str]:
     """Return the whole ``docker run`` of one process.
 
@@ -48,35 +164,32 @@ def docker_argv(
     """
     argv = ["docker", "run", "--rm", "--init", "--network", "host"]
     argv += ["--name", name] if name else []
-    argv += device_options(plan, process, host)
+    argv += device_options(needs_of(plan, process, privileged=privileged), host)
+    argv += ["--privileged"] if privileged else []
     argv += ["--volume", f"{plan.model_path}:{plan.model_path}:ro"]
-    for variable, value in process.env.items():
+    for variable, value in container_env(process, process.devices).items():
         argv += ["--env", f"{variable}={value}"]
     for variable in process.secret_env:
         argv += ["--env", variable]
-    # What the plan unsets may be set in the image; docker can only set it empty, so the
-    # program is started through env.
-    inner = list(process.argv)
-    if process.unset:
-        inner = ["env", *(word for v in process.unset for word in ("-u", v)), *inner]
+    inner = container_argv(plan, process)
     return [*argv, "--entrypoint", inner[0], plan.image, *inner[1:]]
 
 
-def device_options(plan: LaunchPlan, process: Process, host: Host | None) -> list[str]:
-    """Return the device and mount options of the plan's profile."""
-    if plan.profile == "cuda":
-        chosen = ",".join(str(device) for device in process.devices)
-        return ["--gpus", f'"device={chosen}"', "--ipc", "host"] if chosen else ["--gpus", "all"]
-    if plan.profile != "ascend":
-        return []
-    a5 = plan.chip.startswith("a5")
-    nodes = [f"/dev/davinci{device}" for device in process.devices]
-    # The tutorials run every DeepSeek-V4 container privileged; without it, shared memory
-    # registration is refused (docs/source/faqs.md of v0.30.0rc2, question 20).
-    options = ["--shm-size", SHM, "--privileged=true"]
-    for node in (*nodes, *(MANAGERS_A5 if a5 else MANAGERS)):
-        options += ["--device", node]
-    for mount in (*ASCEND_MOUNTS, *(MOUNTS_A5 if a5 else ())):
+def device_options(needs: Needs, host: Host | None) -> list[str]:
+    """Return docker's options for what a container needs."""
+    options = []
+    if needs.gpus:
+        chosen = ",".join(str(device) for device in needs.gpus)
+        options += ["--gpus", f'"device={chosen}"', "--ipc", "host"]
+    elif needs.shm_gib:
+        options += ["--shm-size", f"{needs.shm_gib}g"]
+    for capability in needs.capabilities:
+        options += ["--cap-add", capability]
+    for limit in needs.ulimits:
+        options += ["--ulimit", limit]
+    for file in needs.devices:
+        options += ["--device", file]
+    for mount in needs.mounts:
         if host is None or host.exists(mount):
             options += ["--volume", f"{mount}:{mount}:ro"]
     return options

@@ -26,8 +26,9 @@ is `create_engine_config()` and the predicates that workers ask first; `parser` 
 parser alone. Nothing here was served on an NPU.
 """
 PUBLISHED = """Published as a tutorial (`recipe`) or a CI configuration (`ci`) of that very
-release, for one node. Anything else is *unvalidated*: refused, unless
-`--allow-unvalidated` is given.
+release; for one node, unless the layout says for how many. `prefill` and `decode` are the two
+sides of a pair, each validated by itself, with any number of replicas. Anything else is
+*unvalidated*: refused, unless `--allow-unvalidated` is given.
 
 """
 
@@ -57,7 +58,7 @@ def release_rows(engine: str, known: Catalog) -> list[list[str]]:
 
 
 def launch_rows(known: Catalog) -> list[list[str]]:
-    """Return every published single-node launch that counts as validated."""
+    """Return every published launch that counts as validated."""
     return [
         [
             f"{row['engine']} {', '.join(row['versions'])}",
@@ -73,9 +74,12 @@ def launch_rows(known: Catalog) -> list[list[str]]:
 
 
 def layout(row: Row) -> str:
-    """Return the layouts of a published launch."""
+    """Return the layouts of a published launch, its side of a pair and its nodes."""
     tps, dps = row.get("tp", ["any"]), row.get("dp", ["any"])
-    return ", ".join(f"TP{tp} x DP{dp}" for tp in tps for dp in dps)
+    sizes = ", ".join(f"TP{tp} x DP{dp}" for tp in tps for dp in dps)
+    role, nodes = row.get("role", "mixed"), row.get("nodes", 1)
+    side = f"{role} " if role != "mixed" else ""
+    return f"{side}{sizes}" + (f" over {nodes} nodes" if nodes > 1 else "")
 
 
 def source(text: str) -> str:

@@ -5,53 +5,28 @@ from __future__ import annotations
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ascend_v4.errors import ExitCode
 
 from .liveness import Liveness, Prober, Sample, look
 from .member import Member
-from .outcome import Failure, Outcome, died
+from .outcome import Failure, Outcome, died, hangs
+from .peers import Answers, Peers
 from .procs import scan
-from .ready import Gate, ReadyProbe
+from .remote import first_failure, newly_ready
 from .signals import FORWARDED, STOPPING, Signals
+from .spec import FAIL_GRACE_S, Options, Spec, front_probe
 
 __all__ = ["Attempt", "Options", "Spec"]
 
 POLL_S = 0.2
 #: The engine gets this much longer than its drain before it is killed.
 MARGIN_S = 3.0
-#: What the others get when one member failed.
-FAIL_GRACE_S = 5.0
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One member to start: full path and arguments, environment, how to know it is ready.
-
-    ``cleanup`` are commands for what is no process of ours, such as a container.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    probe: ReadyProbe | None = None
-    starts_after: tuple[str, ...] = ()
-    cleanup: tuple[tuple[str, ...], ...] = ()
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run is watched; times in seconds."""
-
-    deadline_s: float = 1800.0
-    drain_s: float = 60.0
-    ready_check: str = "generate"
-    gate: Gate | None = None
-    probe_interval_s: float = 30.0
-    probe_timeout_s: float = 15.0
-    probe_failures: int = 3
+#: The phase that a member without an API has to reach, by its order in phases.yaml.
+LOADED = 80
 
 
 @dataclass
@@ -74,7 +49,8 @@ class Attempt:
         self.began = time.monotonic()
         self.ready: set[str] = set()
         self.stopping = False
-        self.ended_alone = False
+        self.lease_over = False
+        self.ending = False
         self.kill_at: float | None = None
         self.forwarded: set[int] = set()
         self.prober = Prober(self.signals.wake)
@@ -82,7 +58,12 @@ class Attempt:
         self.next_probe = 0.0
         self.next_refresh = 0.0
         self.liveness = {s.name: Liveness(self.options.probe_failures) for s in self.specs}
+        self.peers = {
+            s.name: Peers(s.peers, s.env.get("VLLM_API_KEY", "")) for s in self.specs if s.peers
+        }
         self.turn = 0
+        if self.options.lease is not None:
+            self.options.lease.bind(self.signals, self.generate)
 
     def run(self) -> Outcome:
         """Run to the end; on return no process of the members is left, or it is named."""
@@ -103,6 +84,8 @@ class Attempt:
             waiting = set(spec.starts_after) - self.ready
             if spec.name in self.members or waiting or self.stopping:
                 continue
+            if spec.remote is not None:
+                spec.remote.begin(self.signals.wake)
             self.members[spec.name] = self.start(spec)
 
     def step(self) -> None:
@@ -115,6 +98,7 @@ class Attempt:
             if member in readable:
                 self.on_news(member)
         now = time.monotonic()
+        self.mind_lease()
         if self.kill_at is not None and now >= self.kill_at:
             self.kill()
         if not self.stopping:
@@ -138,14 +122,14 @@ class Attempt:
 
     def on_signal(self, number: int) -> None:
         """Drain on the first TERM or INT, stop now on a second or on QUIT, forward the rest."""
-        if number in FORWARDED:
+        if number in FORWARDED and (number == signal.SIGHUP or not self.options.end_s):
             self.forwarded.add(number)
             self.tell(number)
-            return
         if number not in STOPPING:
             return
         if self.outcome.stopped_by is not None or number == signal.SIGQUIT:
-            self.outcome.stopped_by = self.outcome.stopped_by or number
+            if self.outcome.failure is None:
+                self.outcome.stopped_by = self.outcome.stopped_by or number
             self.stopping = True
             self.kill()
             return
@@ -170,22 +154,44 @@ class Attempt:
             self.outcome.killed += ending.killed
             self.outcome.left += ending.left
             if ending.guardian_lost and not self.stopping:
-                self.fail(died(member, ready=self.is_ready(), alone=len(self.specs) == 1))
+                self.fail(self.end_of(member))
+
+    def end_of(self, member: Member) -> Failure:
+        """Return the failure of a member that ended though nobody asked it to."""
+        remote = self.spec_of(member).remote
+        if remote is not None:
+            return remote.ended(member)
+        return died(member, ready=self.is_ready(), alone=len(self.specs) == 1)
+
+    def spec_of(self, member: Member) -> Spec:
+        """Return what a member was started from."""
+        return next(spec for spec in self.specs if spec.name == member.name)
+
+    def mind_lease(self) -> None:
+        """End the run when its lease is over, however it was ending."""
+        lease = self.options.lease
+        if lease is not None and lease.lost and not self.lease_over:
+            self.lease_over = True
+            self.fail(lease.failure())
 
     def on_exit(self, member: Member) -> None:
         """Judge the end of a member's main process: asked for, forwarded, by itself, a failure."""
         status = member.exit_status or 0
+        spec = self.spec_of(member)
+        if (remote := spec.remote) is not None:
+            remote.over(status)
+            if status == ExitCode.NOT_CLEANED_UP:
+                self.outcome.left.append(remote.left())
         if self.stopping:
             return
-        alone = len(self.specs) == 1
         if -status in self.forwarded:
             self.outcome.stopped_by = -status
             self.stop(signal.SIGTERM, FAIL_GRACE_S)
-        elif status == 0 and self.is_ready() and not member.phases.lost:
+        elif status == 0 and spec.may_end and self.is_ready() and not member.phases.lost:
             self.stop(signal.SIGTERM, FAIL_GRACE_S)
         else:
             self.settle(member)
-            self.fail(died(member, ready=self.is_ready(), alone=alone))
+            self.fail(self.end_of(member))
 
     def settle(self, member: Member) -> None:
         """Give the log's reader a moment for the last lines, where the error is."""
@@ -198,7 +204,9 @@ class Attempt:
         """Keep the first failure and end everything."""
         if self.outcome.failure is None and self.outcome.stopped_by is None:
             self.outcome.failure = failure
-        self.stop(signal.SIGTERM, FAIL_GRACE_S)
+            if self.options.lease is not None:
+                self.options.lease.failed(failure)
+        self.stop(self.options.fail_signal, self.options.fail_grace_s)
 
     # What we do to the members
 
@@ -217,8 +225,13 @@ class Attempt:
         self.tell(number)
 
     def kill(self) -> None:
-        """Kill every process of every member."""
+        """Kill every process of every member; launchers on other nodes first do it there."""
         self.kill_at = None
+        if self.options.end_s and not self.ending:
+            self.ending = True
+            self.kill_at = time.monotonic() + self.options.end_s
+            self.tell(signal.SIGQUIT)
+            return
         for member in self.members.values():
             if not member.over:
                 member.kill()
@@ -227,6 +240,10 @@ class Attempt:
 
     def watch(self, now: float) -> None:
         """Take the result of a probe, ask the next one, mind the deadline."""
+        told = first_failure(self.specs, self.members)
+        if told is not None:
+            self.fail(told)
+            return
         if not self.is_ready():
             self.watch_start(now)
         elif self.options.probe_interval_s > 0:
@@ -237,12 +254,18 @@ class Attempt:
         result = self.prober.take()
         if result is not None and self.asked is not None:
             self.on_answer(self.asked, result)
+        for name in newly_ready(self.specs, self.members, self.ready, now):
+            self.on_answer(name, True)
         if self.is_ready() or self.stopping:
             return
         if now - self.began > self.options.deadline_s:
             self.fail(self.late())
             return
-        pending = [s for s in self.specs if s.name in self.members and s.name not in self.ready]
+        pending = [
+            spec
+            for spec in self.specs
+            if spec.name in self.members and spec.name not in self.ready and not spec.remote
+        ]
         if pending and not self.prober.busy:
             spec = pending[self.turn % len(pending)]
             self.turn += 1
@@ -251,15 +274,23 @@ class Attempt:
 
     def check(self, spec: Spec) -> bool | str:
         """Return whether a member is ready, or what is wrong with its answers; in the thread."""
-        probe = spec.probe
-        if probe is None or self.options.ready_check == "none":
-            return probe is None or probe.listening()
+        probe, member = spec.probe, self.members[spec.name]
+        if probe is None:
+            loaded = member.phases.phase.order >= LOADED
+            return loaded if spec.tells_loading else member.main is not None
+        if self.options.ready_check == "none":
+            return probe.listening()
         if not probe.generated():
             return False
         wrong = None
         if self.options.ready_check == "gate" and self.options.gate is not None:
             wrong = self.options.gate(probe)
         return wrong or True
+
+    def generate(self) -> tuple[bool, str]:
+        """Return whether the endpoint generates a token now, and what it said; any thread."""
+        probe = front_probe(self.specs)
+        return (probe.generated(), probe.last) if probe else (True, "nothing to ask here")
 
     def on_answer(self, name: str, result: object) -> None:
         """Act on the answer of a ready check."""
@@ -281,6 +312,9 @@ class Attempt:
         self.next_probe = now + self.options.probe_interval_s
         for member in self.members.values():
             member.phases.served()
+        if self.options.end_s:
+            # Nodes tell each other's absence from a start that goes on.
+            self.tell(signal.SIGUSR2)
         self.on_ready(self.outcome.ready_s)
 
     def late(self) -> Failure:
@@ -313,19 +347,32 @@ class Attempt:
             result = Sample(False, False)
         if isinstance(result, Sample) and self.asked is not None:
             self.on_sample(self.asked, result)
+        if isinstance(result, Answers) and self.asked is not None:
+            self.on_answers(self.asked, result)
         if self.prober.busy or now < self.next_probe or self.stopping:
             return
-        probed = [s for s in self.specs if s.probe is not None]
-        if not probed:
+        timeout_s = self.options.probe_timeout_s
+        calls: list[tuple[str, Callable[[], object]]] = [
+            (s.name, partial(look, s.probe, timeout_s)) for s in self.specs if s.probe
+        ]
+        calls += [(name, partial(peers.ask, timeout_s)) for name, peers in self.peers.items()]
+        if not calls:
             self.next_probe = now + 3600
             return
-        spec = probed[self.turn % len(probed)]
+        self.asked, call = calls[self.turn % len(calls)]
         self.turn += 1
-        self.asked = spec.name
-        self.next_probe = now + self.options.probe_interval_s / len(probed)
-        probe = spec.probe
-        assert probe is not None
-        self.prober.ask(lambda: look(probe, self.options.probe_timeout_s))
+        self.next_probe = now + self.options.probe_interval_s / len(calls)
+        self.prober.ask(call)
+
+    def on_answers(self, name: str, answers: Answers) -> None:
+        """Judge whether the servers that a member needs are still there."""
+        peers = self.peers[name]
+        lease = self.options.lease
+        url, failed = peers.judge(answers, serving=lease is not None and lease.serving)
+        if failed:
+            self.on_change(f"{name}: no answer from {url} ({failed} of {peers.failures})")
+        if failed >= peers.failures:
+            self.fail(peers.lost(name, url, self.members[name].tail.text()))
 
     def on_sample(self, name: str, sample: Sample) -> None:
         """Judge a sample of a member that serves."""
@@ -334,15 +381,7 @@ class Attempt:
         if judge.failed:
             self.on_change(f"{name}: probe failed ({judge.failed} of {judge.failures})")
         if hung:
-            member = self.members[name]
-            text = (
-                f"{name} hangs: {judge.failed} one-token probes failed and no counter moved; "
-                f"/health {'says 200' if sample.healthy else 'does not answer either'}"
-            )
-            hint = f"ascend-v4 logs {member.run_id} --member {name}"
-            self.fail(
-                Failure(int(ExitCode.HUNG), "hung", text, hint, name, tail=member.tail.text())
-            )
+            self.fail(hangs(self.members[name], judge.failed, healthy=sample.healthy))
 
     def refresh(self, now: float) -> None:
         """Remember which processes there are; often while they are being made."""

@@ -1,7 +1,8 @@
 """Claims on devices and ports, seen by every user of the host.
 
 One file a resource, locked with flock. The guardians inherit the locks, so a claim ends
-when the last process of a run has ended, also when the launcher was killed. The
+when the last process of a run has ended, also when the launcher was killed or the kernel
+won't let one die. The
 directory is the first of these that exists, else the first that can be made; it is
 writable by all and sticky, like /tmp.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["Claims", "claimed_by", "lock_directory"]
+__all__ = ["Claims", "claimed_by", "lock_directory", "remove_free"]
 
 DIRECTORIES = ("/run/lock/ascend-v4", "/tmp/ascend-v4-locks")
 VARIABLE = "ASCEND_V4_LOCK_DIR"
@@ -140,14 +141,28 @@ class Claims:
             os.pwrite(handle, text, 0)
 
     def release(self) -> None:
-        """Give everything back; call it when no process of the run is left."""
+        """Give everything back.
+
+        A claim that a process of the run still holds, because the kernel won't let some
+        other process of it die, stays claimed until that one is gone.
+        """
         for name, handle in self.held.items():
-            with contextlib.suppress(OSError):
-                (self.directory / f"{name}.lock").unlink()
-            with contextlib.suppress(OSError):
-                os.ftruncate(handle, 0)
             os.close(handle)
+            remove_free(str(self.directory / f"{name}.lock"))
         self.held.clear()
+
+
+def remove_free(path: str) -> None:
+    """Remove a lock file that nobody holds."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Ours while we hold the lock, unless it was replaced before we had it.
+            if os.stat(path, follow_symlinks=False).st_ino == os.fstat(handle).st_ino:  # noqa: PTH116
+                os.unlink(path)  # noqa: PTH108
+        finally:
+            os.close(handle)
 
 
 def claimed_by(directory: Path, name: str) -> dict[str, Any]:
@@ -164,6 +179,9 @@ def busy(name: str, holder: Mapping[str, Any]) -> AscendV4Error:
     what = name.replace("-", " ", 1)
     run = holder.get("run_id")
     who = f"run {run} of {holder.get('user')} (pid {holder.get('pid')})" if run else "another run"
+    if run and (left := holder.get("left")):
+        stuck = ", ".join(f"pid {one['pid']} ({one['title']})" for one in left)
+        who = f"what is left of run {run} of {holder.get('user')} and can't be killed: {stuck}"
     return AscendV4Error(
         ExitCode.BUSY,
         "claimed",

@@ -45,6 +45,8 @@ def look(run: RunDir) -> dict[str, Any]:
         "engine": state.get("engine", ""),
         "runtime": state.get("runtime", ""),
         "resources": state.get("resources", []),
+        "deployment": state.get("deployment", ""),
+        "node": state.get("node", ""),
         "started_at": state.get("started_at"),
         "ready_at": state.get("ready_at") if shown == "ready" else None,
         "starts": state.get("starts", 0),

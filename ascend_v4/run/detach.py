@@ -6,28 +6,40 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from ascend_v4.core.plan import LaunchPlan
 from ascend_v4.errors import AscendV4Error, ExitCode
-from ascend_v4.host.system import Host
 
-from .launch import Launch, Prepared, launch_facts, prepare
+from .outcome import Outcome
+from .state import RunDir
 
-__all__ = ["detached"]
+__all__ = ["Runnable", "detached"]
 
 
-def detached(plan: LaunchPlan, host: Host, launch: Launch) -> dict[str, Any]:
+class Runnable(Protocol):
+    """A run that holds its claims and has not been started."""
+
+    run: RunDir
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a script wants to know of the run."""
+
+    def supervise(self, on_ready: Callable[[float], None], *, echo: bool = True) -> Outcome:
+        """Run it to its end."""
+
+
+def detached(prepare: Callable[[], Runnable]) -> dict[str, Any]:
     """Start a launcher in a session of its own; return the facts of its run.
 
-    The checks, claims and the run's folder are made before this returns. Raises the
-    AscendV4Error of a launch that was refused.
+    ``prepare`` is called there: checks, claims and the run's folder are made before this
+    returns. Raises the AscendV4Error of a launch that was refused.
     """
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        become(plan, host, launch, write)
+        become(prepare, write)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
         text = pipe.read()
@@ -44,14 +56,14 @@ def detached(plan: LaunchPlan, host: Host, launch: Launch) -> dict[str, Any]:
     return dict(answer)
 
 
-def become(plan: LaunchPlan, host: Host, launch: Launch, write: int) -> None:
+def become(prepare: Callable[[], Runnable], write: int) -> None:
     """Be the launcher, in the forked child; never returns."""
     code = 1
     try:
         os.setsid()
-        prepared = prepare(plan, host, launch)
+        prepared = prepare()
         redirect(str(prepared.run.path / "launcher.log"))
-        os.write(write, json.dumps(launch_facts(prepared)).encode())
+        os.write(write, json.dumps(prepared.facts()).encode())
         os.close(write)
         code = run(prepared)
     except AscendV4Error as error:
@@ -64,7 +76,7 @@ def become(plan: LaunchPlan, host: Host, launch: Launch, write: int) -> None:
         os._exit(code)
 
 
-def run(prepared: Prepared) -> int:
+def run(prepared: Runnable) -> int:
     """Supervise to the end; the launcher's own words are in ``launcher.log``."""
     outcome = prepared.supervise(lambda s: say(f"ready after {s:.1f} s"), echo=False)
     if outcome.left:

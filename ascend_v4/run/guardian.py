@@ -5,6 +5,10 @@ do (new sessions, double forks, a death of any of them), every one stays its des
 It holds a socket to the launcher. When the launcher ends, however it ends, the socket
 reads EOF and the guardian stops everything of its member: TERM, then KILL.
 
+Its parent is the watcher, the same program before it forked and a subreaper too: when the
+guardian itself is killed, the kernel hands the engine's processes to the watcher, which
+ends them. What can't be killed keeps the claims on devices and ports, see keeper.py.
+
 From the launcher, one JSON line each: first ``{"argv", "env", "grace_s"}``, then
 ``{"signal": n}`` for the engine's main process, ``{"all": n}`` for every process, or
 ``{"now": true}`` to kill. To the launcher: ``{"main": {...}}``, ``{"exit": status}``
@@ -21,6 +25,7 @@ import json
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from typing import Any
@@ -30,7 +35,17 @@ if not __package__:
     sys.path.insert(0, here.rsplit(os.sep, 3)[0])
 
 from ascend_v4.run import cgroup
-from ascend_v4.run.procs import Proc, carriers, descendants, identify, left_over, scan, send, title
+from ascend_v4.run.procs import (
+    KEEPER_VARIABLE,
+    Proc,
+    carriers,
+    descendants,
+    identify,
+    left_over,
+    scan,
+    send,
+    title,
+)
 
 __all__ = ["Guardian", "main", "set_subreaper"]
 
@@ -44,6 +59,9 @@ KILL_S = 10.0
 #: Seconds for a command that removes a container.
 OUTSIDE_S = 20.0
 TICK_S = 0.05
+#: How the guardian's exit tells the watcher that something can't be killed.
+LEFT = 12
+KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")  # noqa: PTH118, PTH120, PTH100
 #: The launcher decides how a run stops; the guardian learns it from the socket alone.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 
@@ -59,10 +77,13 @@ def set_subreaper() -> None:
 
 
 class Guardian:
-    """One member's guardian; ``fd`` is its end of the socket to the launcher."""
+    """One member's guardian, or watcher.
 
-    def __init__(self, run_id: str, member: str, fd: int) -> None:
-        self.run_id, self.member, self.fd = run_id, member, fd
+    ``fd`` is its end of the socket to the launcher, ``claims`` are the locks that it holds.
+    """
+
+    def __init__(self, run_id: str, member: str, fd: int, claims: list[int]) -> None:
+        self.run_id, self.member, self.fd, self.claims = run_id, member, fd, claims
         self.buffer = b""
         self.main: Proc | None = None
         self.status: int | None = None
@@ -72,37 +93,87 @@ class Guardian:
         self.empty_scans = 0
         self.killed: dict[int, str] = {}
         self.termed: set[tuple[int, int]] = set()
+        self.left: list[Proc] = []
         self.grace_s = GRACE_S
         self.launcher_gone = False
         self.cleanup: list[list[str]] = []
         self.env: dict[str, str] = {}
         self.group = ""
-        self.wake_r, self.wake_w = os.pipe()
-        os.set_blocking(self.wake_w, False)
-        os.set_blocking(self.wake_r, False)
+        self.wake_r = self.wake_w = -1
 
-    def run(self) -> None:
-        """Start the engine, obey the launcher, and leave when nothing of the member is left."""
-        signal.set_wakeup_fd(self.wake_w, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+    def run(self) -> int:
+        """Part into watcher and guardian; return the exit status of either."""
         spec = self.first_line()
         if spec is None:
-            return
+            return 0
         self.grace_s = float(spec.get("grace_s", GRACE_S))
         self.cleanup, self.env = spec.get("cleanup", []), spec["env"]
         self.group = cgroup.make(self.run_id, self.member)
+        guardian = os.fork()
+        if guardian:
+            return self.watch(guardian)
+        # A signal to the process group of one must not reach both.
+        os.setsid()
+        return self.guard(spec)
+
+    def guard(self, spec: dict[str, Any]) -> int:
+        """Start the engine, obey the launcher, and leave when nothing of the member is left."""
+        self.listen()
         try:
             self.start(spec["argv"], spec["env"])
             while not self.finished():
                 self.step()
         except Exception:
             # Whatever is wrong with us, the engine must not outlive us.
-            self.stop_all(0.0)
-            while not self.finished():
-                self.step()
+            self.end_all(0.0)
             raise
         finally:
             cgroup.remove(self.group)
+        return LEFT if self.left else 0
+
+    def watch(self, guardian: int) -> int:
+        """Wait for the guardian's end and do what it left undone.
+
+        Its orphans are ours: we are a subreaper, and the engine has no other above it.
+        """
+        hush()
+        os.close(self.fd)
+        self.fd, self.launcher_gone = -1, True
+        _, status = os.waitpid(guardian, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (0, LEFT):
+            self.listen()
+            self.end_all(EOF_GRACE_S)
+            cgroup.remove(self.group)
+        left = self.members() if code and self.claims else []
+        if left:
+            self.keep_claims(left)
+        return 0
+
+    def listen(self) -> None:
+        """Become a subreaper that wakes up when a child ends."""
+        set_subreaper()
+        self.wake_r, self.wake_w = os.pipe()
+        os.set_blocking(self.wake_w, False)
+        os.set_blocking(self.wake_r, False)
+        signal.set_wakeup_fd(self.wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def end_all(self, grace_s: float) -> None:
+        """End every process of the member, as far as they can be ended."""
+        self.stop_all(grace_s)
+        while not self.finished():
+            self.step()
+
+    def keep_claims(self, left: list[Proc]) -> None:
+        """Leave the claims to a process that waits until the very last of ``left`` is gone."""
+        for number in self.claims:
+            os.set_inheritable(number, True)
+        words = [f"{proc.pid}:{proc.start}" for proc in left]
+        argv = [sys.executable, "-I", "-S", KEEPER, *words]
+        # Without our run id: it is no stray.
+        env = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        os.posix_spawn(sys.executable, argv, {**env, KEEPER_VARIABLE: self.run_id})
 
     def step(self) -> None:
         """Wait for something to happen and act on it."""
@@ -129,10 +200,7 @@ class Guardian:
             self.become(argv, env, guardian)
         found = identify(pid)
         self.main = found or Proc(pid, 0, guardian, "Z")
-        # Nobody but the engine may hold the log's pipe open: its EOF ends the log.
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(null, number)
+        hush()
         self.tell({"main": {"pid": pid, "start": self.main.start}})
 
     def become(self, argv: list[str], env: dict[str, str], guardian: int) -> None:
@@ -256,6 +324,7 @@ class Guardian:
             for p in left_over(left)
         ]
         names += [{"pid": 0, "start": 0, "state": "?", "title": c} for c in self.clean_outside()]
+        self.left = left
         killed = [{"pid": pid, "title": name} for pid, name in self.killed.items()]
         self.tell({"end": {"killed": killed, "left": names}})
         return True
@@ -284,18 +353,34 @@ class Guardian:
             self.launcher_gone = True
 
 
+def hush() -> None:
+    """Let go of the log's pipe: it ends with the last of the engine that holds it open."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
+
+
+def inherited(fd: int) -> list[int]:
+    """Make what came to us stay here, the engine must not hold it; return the claims among it."""
+    claims = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+                if int(name) != fd and stat.S_ISREG(os.fstat(int(name)).st_mode):
+                    claims.append(int(name))
+    return claims
+
+
 def main(argv: list[str]) -> int:
     """Guard one member; ``argv`` is run id, member name and the number of the socket."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    # The socket and the claims came to us; the engine must not hold them.
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        if int(name) > 2:
-            with contextlib.suppress(OSError):
-                os.set_inheritable(int(name), False)
+    fd = int(argv[2])
+    claims = inherited(fd)
     set_subreaper()
-    Guardian(argv[0], argv[1], int(argv[2])).run()
-    return 0
+    return Guardian(argv[0], argv[1], fd, claims).run()
 
 
 if __name__ == "__main__":

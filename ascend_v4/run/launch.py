@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from ascend_v4.core.finding import Finding
 from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.host.system import Host
+from ascend_v4.paths import engine_dir
 
-from .attempt import Options, Spec
 from .claims import Claims, lock_directory
 from .inherit import clean_environment, jemalloc
 from .logs import Terminal
@@ -26,21 +26,23 @@ from .outcome import Outcome
 from .prelaunch import check_ports, check_weights, find_program, resources
 from .ready import ReadyProbe
 from .restart import RestartPolicy
+from .spec import Options, Spec, front_probe
 from .state import RunDir, new_run, prune
 from .supervisor import Supervisor
 
 __all__ = ["Launch", "Prepared", "prepare"]
 
-#: vLLM drains on TERM only when told how long (https://github.com/vllm-project/vllm/pull/34730).
-DRAIN_SINCE = (0, 18)
+ROUTER = "vllm-router"
 
 
 @dataclass(frozen=True)
 class Launch:
     """How to run a plan, beside the plan itself; ``before`` hooks run last before the engine.
 
-    A hook gets the plan and the argv and environment of its first process, and raises
-    AscendV4Error to refuse.
+    A hook gets the plan and the argv and environment of a server process, the first of
+    each shape, and raises AscendV4Error to refuse. ``node`` is whose processes are run,
+    ``served_model`` and ``key`` what a router's clients ask for and show, ``labels`` go
+    into the run's state, ``peers`` are the servers elsewhere that a process needs.
     """
 
     options: Options
@@ -49,6 +51,11 @@ class Launch:
     ready_file: Path | None = None
     runtime: str = "native"
     before: Sequence[Callable[[LaunchPlan, Sequence[str], Mapping[str, str]], None]] = ()
+    node: str = "localhost"
+    served_model: str = ""
+    key: str = ""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
     tell: Callable[[list[Finding]], None] = lambda _: None
 
@@ -67,13 +74,24 @@ class Prepared:
 
     @property
     def endpoint(self) -> str:
-        """Return the base URL of the OpenAI-compatible API, ``""`` if nothing serves one."""
-        return next((f"{spec.probe.url}/v1" for spec in self.specs if spec.probe), "")
+        """Return the base URL of what clients talk to, ``""`` if nothing here serves them."""
+        probe = front_probe(self.specs)
+        return f"{probe.url}/v1" if probe else ""
 
     @property
     def model(self) -> str:
         """Return the served model's name."""
-        return next((spec.probe.model for spec in self.specs if spec.probe), "")
+        probe = front_probe(self.specs)
+        return probe.model if probe else self.launch.served_model
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a script wants to know of a run."""
+        return {
+            "run_id": self.run.run_id,
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "directory": str(self.run.path),
+        }
 
     def supervise(self, on_ready: Callable[[float], None], *, echo: bool = True) -> Outcome:
         """Run the engine to its end and give everything back; ``echo`` shows its log on stderr."""
@@ -85,7 +103,7 @@ class Prepared:
             self.specs,
             launch.options,
             RestartPolicy(launch.restart),
-            Notifier(launch.ready_fd, launch.ready_file, self.host.env.get("NOTIFY_SOCKET", "")),
+            Notifier.of(launch.ready_fd, launch.ready_file, self.host.env),
             terminal,
             on_ready,
             facts={
@@ -95,6 +113,7 @@ class Prepared:
                 "engine": f"{self.plan.engine} {self.plan.engine_version}",
                 "runtime": launch.runtime,
                 "resources": sorted(self.claims.held),
+                **launch.labels,
             },
             secrets=self.secrets,
             claims=self.claims.fds,
@@ -123,9 +142,12 @@ def prepare(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
 
     Raises AscendV4Error with nothing left behind.
     """
-    program = find_program(plan, host) if launch.runtime == "native" else ""
-    check_weights(plan, host, launch.say)
-    local = [process for process in plan.processes if process.node == "localhost"]
+    local = [process for process in plan.processes if process.node == launch.node]
+    program = ""
+    if any(process.role != "router" or process.argv[0] == "python" for process in local):
+        program = find_program(plan, host) if launch.runtime == "native" else ""
+    if any(process.role != "router" for process in local):
+        check_weights(plan, host, launch.say)
     run = new_run(host.env)
     run.lock()
     who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
@@ -136,14 +158,25 @@ def prepare(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
         for process in local:
             check_ports(process, host)
             prepared.specs.append(spec_of(prepared, process, program))
-        for hook in launch.before:
-            hook(plan, prepared.specs[0].argv, prepared.specs[0].env)
+        for spec in shapes(prepared.specs):
+            for hook in launch.before:
+                hook(plan, spec.argv, spec.env)
         run.write("plan", plan.to_json())
         prune(host.env)
     except BaseException:
         prepared.discard()
         raise
     return prepared
+
+
+def shapes(specs: Sequence[Spec]) -> list[Spec]:
+    """Return the first server of each shape: the same flags, whatever their values."""
+    found: dict[tuple[str, ...], Spec] = {}
+    for spec in specs:
+        if spec.role != "router":
+            flags = tuple(word.split("=")[0] for word in spec.argv if word.startswith("-"))
+            found.setdefault(flags, spec)
+    return list(found.values())
 
 
 def user() -> str:
@@ -157,7 +190,6 @@ def user() -> str:
 def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:
     """Return one member: its program by full path, its cleaned environment, its probe."""
     plan, host, launch = prepared.plan, prepared.host, prepared.launch
-    process = with_drain(process, plan, launch.options.drain_s)
     env, dropped = clean_environment(host.env, process)
     launch.tell(dropped)
     if plan.profile == "ascend" and launch.runtime == "native" and (found := jemalloc(host, env)):
@@ -166,20 +198,30 @@ def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         env.pop(name, None)
     prepared.secrets += [env[name] for name in process.secret_env]
-    argv = native_argv(process, program, host)
     cleanup: tuple[tuple[str, ...], ...] = ()
-    if launch.runtime == "docker":
+    if launch.runtime == "docker" and process.argv[0] != ROUTER:
         argv, env, cleanup = containerised(prepared, process, env)
-    served = value_of(process.argv, "--served-model-name")
-    probe = (
-        ReadyProbe(process.ready.url, served, env.get("VLLM_API_KEY", ""))
-        if process.ready
-        else None
-    )
-    launch.say(
-        f"starting {plan.engine} {plan.engine_version}: {' '.join(argv[:2])} {plan.model_path}"
-    )
-    return Spec(process.name, argv, env, probe, process.starts_after, cleanup)
+    else:
+        argv = native_argv(process, program, host)
+    what = process.argv[0] if process.role == "router" else f"{plan.engine} {plan.engine_version}"
+    launch.say(f"starting {what}: {' '.join(argv[:2])} {plan.model_path}".rstrip())
+    probe = probe_of(prepared, process, env)
+    peers = launch.peers.get(process.name, ())
+    after, role = process.starts_after, process.role
+    return Spec(process.name, argv, env, probe, after, cleanup, role, peers)
+
+
+def probe_of(prepared: Prepared, process: Process, env: Mapping[str, str]) -> ReadyProbe | None:
+    """Return what asks a process for a token; None for one without an API.
+
+    A router is asked for the model of the servers behind it, and with their key.
+    """
+    if process.ready is None:
+        return None
+    served = value_of(process.argv, "--served-model-name") or prepared.launch.served_model
+    key = env.get("VLLM_API_KEY", "") or prepared.launch.key
+    proxy = process.role == "router" and process.argv[0] != ROUTER
+    return ReadyProbe(process.ready.url, served, key, health="" if proxy else "/health")
 
 
 def native_argv(process: Process, program: str, host: Host) -> tuple[str, ...]:
@@ -187,15 +229,32 @@ def native_argv(process: Process, program: str, host: Host) -> tuple[str, ...]:
 
     Raises AscendV4Error (host not ready) for a program that isn't there.
     """
-    first = program if process.argv[0] == "vllm" else (host.which(process.argv[0]) or "")
-    if process.argv[0] != "vllm" and not first:
+    name = process.argv[0]
+    first = program if name == "vllm" else find_other(name, program, host)
+    if not first:
+        ours = f", nor in {engine_dir(host.env, 'router')}" if name == ROUTER else ""
         raise AscendV4Error(
             ExitCode.HOST_NOT_READY,
             "no-program",
-            f"{process.name}: there is no {process.argv[0]} on PATH",
-            f"install {process.argv[0]}",
+            f"{process.name}: there is no {name} on PATH{ours}",
+            "ascend-v4 engine install --profile router" if name == ROUTER else f"install {name}",
         )
     return (first, *process.argv[1:])
+
+
+def find_other(name: str, program: str, host: Host) -> str:
+    """Return the full path of a program that isn't the engine, ``""`` where it is not.
+
+    ``python`` is the engine's own: the image's proxy needs what is installed there.
+    """
+    from ascend_v4.engine.precheck import interpreter_of
+
+    if name == "python" and program and (python := interpreter_of(Path(program))):
+        return str(python)
+    ours = engine_dir(host.env, "router") / "bin" / name
+    if name == ROUTER and ours.exists():
+        return str(ours)
+    return host.which(name) or ""
 
 
 def containerised(
@@ -220,25 +279,6 @@ def containerised(
     return argv, outer, (remove_command(docker, name),)
 
 
-def with_drain(process: Process, plan: LaunchPlan, drain_s: float) -> Process:
-    """Return the process told to finish what is running when it is asked to stop."""
-    version = tuple(int(part) for part in plan.engine_version.split(".")[:2] if part.isdigit())
-    wanted = process.argv[:2] == ("vllm", "serve") and version >= DRAIN_SINCE
-    if not wanted or any(a.split("=")[0] == "--shutdown-timeout" for a in process.argv):
-        return process
-    return replace(process, argv=(*process.argv, "--shutdown-timeout", str(int(drain_s))))
-
-
 def value_of(argv: Sequence[str], flag: str) -> str:
     """Return the value of a flag, ``""`` where it isn't given."""
     return argv[argv.index(flag) + 1] if flag in argv[:-1] else ""
-
-
-def launch_facts(prepared: Prepared) -> dict[str, Any]:
-    """Return what a script wants to know of a run."""
-    return {
-        "run_id": prepared.run.run_id,
-        "endpoint": prepared.endpoint,
-        "model": prepared.model,
-        "directory": str(prepared.run.path),
-    }

@@ -46,6 +46,7 @@ class Liveness:
     failures: int = 3
     failed: int = 0
     seen: bytes | None = None
+    hung: bool = False
 
     def judge(self, sample: Sample) -> bool:
         """Take a sample; return whether the server is hung."""
@@ -53,11 +54,12 @@ class Liveness:
         if sample.progress:
             self.seen = sample.progress
         if sample.generated or moved:
-            self.failed = 0
+            self.failed, self.hung = 0, False
             return False
         self.failed += 1
         blind = self.seen is None and sample.healthy
-        return self.failed >= self.failures and not blind
+        self.hung = self.failed >= self.failures and not blind
+        return self.hung
 
 
 def parse_progress(metrics: bytes) -> bytes:

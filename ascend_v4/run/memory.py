@@ -88,16 +88,18 @@ def wait_returned(
     reader: MemoryReader | None,
     baseline: Mapping[int, DeviceUse],
     *,
-    timeout_s: float = WAIT_S,
+    timeout_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> list[str]:
-    """Wait until the memory is back; return what is still missing after ``timeout_s`` seconds."""
+    """Wait until the memory is back; return what is still missing after ``timeout_s`` (120 s).
+
+    A ``sleep`` that returns something true ends the wait.
+    """
     if reader is None or not baseline:
         return []
-    deadline = clock() + timeout_s
+    deadline = clock() + (WAIT_S if timeout_s is None else timeout_s)
     while wrong := not_returned(baseline, reader()):
-        if clock() >= deadline:
+        if clock() >= deadline or sleep(POLL_S):
             return wrong
-        sleep(POLL_S)
     return []

@@ -10,7 +10,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .member import Member
 from .signals import signal_name
 
-__all__ = ["Failure", "Outcome", "died", "how_ended"]
+__all__ = ["Failure", "Outcome", "died", "hangs", "how_ended"]
 
 KINDS = {
     ExitCode.REFUSED: "engine-refused",
@@ -77,7 +77,10 @@ class Outcome:
 
     def uncleaned(self) -> AscendV4Error:
         """Return the error that names the processes which the kernel will not let die."""
-        names = ", ".join(f"{p['title']} (pid {p['pid']}, state {p['state']})" for p in self.left)
+        names = ", ".join(
+            f"{p['title']} (pid {p['pid']}, state {p['state']})" if p["pid"] else p["title"]
+            for p in self.left
+        )
         return AscendV4Error(
             ExitCode.NOT_CLEANED_UP,
             "not-cleaned-up",
@@ -129,3 +132,24 @@ def died(member: Member, *, ready: bool, alone: bool) -> Failure:
         cause.line if cause else "",
         member.tail.text(),
     )
+
+
+def hangs(member: Member, failed: int, *, healthy: bool) -> Failure:
+    """Return the failure of a server that generates nothing: dead where its log says so.
+
+    vLLM can take long to end after its engine core died; until then it refuses requests.
+    """
+    name, cause = member.name, member.phases.cause()
+    hint = f"ascend-v4 logs {member.run_id} --member {name}"
+    if member.phases.lost:
+        said = f"; first error: {cause.line}" if cause else ""
+        text = f"the engine of {name} lost a part and does not end by itself{said}"
+        code, kind = ExitCode.ENGINE_DIED, "engine-died"
+    else:
+        says = "says 200" if healthy else "does not answer either"
+        text = (
+            f"{name} hangs: {failed} one-token probes failed and no counter moved; /health {says}"
+        )
+        code, kind = ExitCode.HUNG, "hung"
+    first = cause.line if cause and member.phases.lost else ""
+    return Failure(int(code), kind, text, hint, name, cause=first, tail=member.tail.text())

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = [
+    "KEEPER_VARIABLE",
     "MEMBER_VARIABLE",
     "RUN_VARIABLE",
     "Proc",
@@ -27,6 +28,7 @@ __all__ = [
     "descendants",
     "environment",
     "identify",
+    "keeps",
     "left_over",
     "scan",
     "send",
@@ -36,6 +38,8 @@ __all__ = [
 
 RUN_VARIABLE = "ASCEND_V4_RUN_ID"
 MEMBER_VARIABLE = "ASCEND_V4_MEMBER"
+#: Marks the process that holds a finished run's claims: of the run, and no stray.
+KEEPER_VARIABLE = "ASCEND_V4_KEEPER"
 #: States that are over: only the parent's wait is missing, nothing is held.
 OVER = ("Z", "X")
 
@@ -131,6 +135,11 @@ def carriers(
         if all(entry in entries for entry in wanted):
             found.append(proc)
     return found
+
+
+def keeps(pid: int) -> bool:
+    """Whether a process is one of ours that only holds claims."""
+    return any(entry.startswith(f"{KEEPER_VARIABLE}=".encode()) for entry in environment(pid))
 
 
 def send(proc: Proc, number: int) -> bool:

@@ -22,7 +22,8 @@ class ReadyProbe:
     """Asks a server whether it has generated a token.
 
     ``url`` is its base (``http://127.0.0.1:8000``), ``model`` the served name, ``key`` the
-    API key or ``""``, ``timeout_s`` the seconds a completion may take.
+    API key or ``""``, ``timeout_s`` the seconds a completion may take. ``health`` is the
+    path that must say 200 first; ``""`` for a proxy that has none.
     """
 
     url: str
@@ -30,6 +31,7 @@ class ReadyProbe:
     key: str = ""
     timeout_s: float = 60.0
     last: str = "nothing listens yet"
+    health: str = "/health"
 
     def listening(self) -> bool:
         """Return whether anything accepts a connection."""
@@ -42,8 +44,10 @@ class ReadyProbe:
 
     def healthy(self, timeout_s: float = 5.0) -> bool:
         """Return whether ``/health`` says 200; no proof that the engine works."""
+        if not self.health:
+            return self.listening()
         try:
-            status = request(self.url, "/health", key=self.key, timeout_s=timeout_s).status
+            status = request(self.url, self.health, key=self.key, timeout_s=timeout_s).status
         except ConnectionRefusedError:
             self.last = "nothing listens yet"
             return False

@@ -44,6 +44,11 @@ class Signals:
         self.got.append(number)
         self.wake()
 
+    def inject(self, number: int) -> None:
+        """Take a signal from any thread, as if the kernel had sent it."""
+        self.got.append(number)
+        self.wake()
+
     def wake(self) -> None:
         """Make the select return; any thread may call it, also when all is over."""
         with contextlib.suppress(OSError, ValueError):
@@ -57,7 +62,9 @@ class Signals:
         """Return the signals since the last call, oldest first."""
         with contextlib.suppress(OSError):
             os.read(self._read, 4096)
-        got, self.got = self.got, []
+        got = []
+        while self.got:
+            got.append(self.got.pop(0))
         return got
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .procs import Proc, alive, carriers, descendants, scan, send, title
+from .procs import Proc, alive, carriers, descendants, keeps, scan, send, title
 
 __all__ = ["described", "strays", "sweep"]
 
@@ -47,7 +47,7 @@ def strays(run_id: str, known: Mapping[int, Proc]) -> list[Proc]:
     table = scan()
     roots = {p.pid: p for p in carriers(run_id, table=table)}
     for proc in known.values():
-        if alive(proc.pid, proc.start):
+        if alive(proc.pid, proc.start) and not keeps(proc.pid):
             roots[proc.pid] = table.get(proc.pid, proc)
     for root in list(roots.values()):
         roots |= {p.pid: p for p in descendants(root.pid, table) if not p.over}

@@ -16,10 +16,11 @@ from .guardian import PR_SET_CHILD_SUBREAPER, prctl
 from .logs import Masker, Terminal
 from .member import Member
 from .memory import DeviceUse, MemoryReader, wait_returned
-from .notify import Notifier
+from .notify import Notifier, Watchdog
 from .outcome import Failure, Outcome
 from .phases import Phase
 from .procs import Proc, alive, boot_id, start_of
+from .remote import is_event
 from .restart import RestartPolicy
 from .signals import STOPPING, Signals
 from .state import SCHEMA, RunDir
@@ -29,6 +30,8 @@ __all__ = ["Supervisor"]
 
 #: A count within a phase (weights 3/46) is told at most this often, in seconds.
 TELL_S = 5.0
+#: Our loop does something at least every 30 s; one that did nothing for so long is stuck.
+STUCK_S = 75.0
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Supervisor:
         self.attempts: list[dict[str, Any]] = []
         self.masker = Masker(self.secrets)
         self.told = (0.0, "")
+        self.beat = time.monotonic()
         self.state: dict[str, Any] = {
             "schema": SCHEMA,
             "run_id": self.run.run_id,
@@ -78,7 +82,7 @@ class Supervisor:
         baseline = dict(self.memory()) if self.memory and self.policy.enabled else {}
         outcome = Outcome(Failure(int(ExitCode.FAULT), "fault", "the launcher failed"))
         try:
-            with Signals() as signals:
+            with Signals() as signals, Watchdog(self.notifier, self.healthy):
                 outcome = self.until_done(signals, baseline)
         finally:
             self.report(outcome)
@@ -94,14 +98,32 @@ class Supervisor:
             if verdict.delay_s is None:
                 return outcome
             self.notifier.not_ready(verdict.why)
-            wrong = wait_returned(self.memory, baseline)
-            if wrong:
+            wrong, stopped = self.memory_back(signals, baseline)
+            if stopped is None and wrong:
                 return self.memory_kept(outcome, wrong)
-            self.say(f"{outcome.failure.message if outcome.failure else 'ended'}; {verdict.why}")
-            self.set("waiting", phase=verdict.why)
-            stopped = self.wait(signals, verdict.delay_s)
+            if stopped is None:
+                said = outcome.failure.message if outcome.failure else "ended"
+                self.say(f"{said}; {verdict.why}")
+                self.set("waiting", phase=verdict.why)
+                stopped = self.wait(signals, verdict.delay_s)
             if stopped is not None:
                 return Outcome(stopped_by=stopped)
+
+    def memory_back(
+        self, signals: Signals, baseline: Mapping[int, DeviceUse]
+    ) -> tuple[list[str], int | None]:
+        """Wait for the devices' memory; return what is missing and the signal that came."""
+        stopped: int | None = None
+        if self.memory is None or not baseline:
+            return [], None
+
+        def nap(seconds: float) -> bool:
+            nonlocal stopped
+            stopped = self.wait(signals, seconds)
+            return stopped is not None
+
+        self.set("waiting", phase="waiting for device memory")
+        return wait_returned(self.memory, baseline, sleep=nap), stopped
 
     def start_once(self, signals: Signals) -> Outcome:
         """Start all members and stay until the last of their processes is gone."""
@@ -118,7 +140,8 @@ class Supervisor:
             killed, left = sweep(self.run.run_id, self.known)
             outcome.killed += killed
             # A guardian may name what only just died; the last look counts.
-            outcome.left = left
+            # What is no process here, a container or another node, has no second look.
+            outcome.left = left + [one for one in outcome.left if not one["pid"]]
         return outcome
 
     def memory_kept(self, outcome: Outcome, wrong: list[str]) -> Outcome:
@@ -132,7 +155,8 @@ class Supervisor:
         """Sleep; return the signal that ended it early, if one that stops did."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            select.select([signals], [], [], left)
+            self.beat = time.monotonic()
+            select.select([signals], [], [], min(left, STUCK_S / 3))
             for number in signals.take():
                 if number in STOPPING:
                     return number
@@ -142,6 +166,9 @@ class Supervisor:
         """Start one member with its log."""
         several = len(self.specs) > 1
         prefix = f"{spec.name} | " if several else ""
+        sinks: list[Callable[[str], None]] = [spec.remote] if spec.remote else []
+        if self.echo:
+            sinks.append(lambda line: None if is_event(line) else self.terminal.put(prefix + line))
         member = Member(
             self.run.run_id,
             spec.name,
@@ -150,11 +177,20 @@ class Supervisor:
             self.run.log(spec.name),
             self.masker,
             self.claims,
-            [lambda line: self.terminal.put(prefix + line)] if self.echo else [],
+            sinks,
             cleanup=spec.cleanup,
         )
-        member.phases.on_change = lambda phase: self.on_phase(spec.name, phase)
+        if spec.remote is None:
+            # A node tells its own phases.
+            member.phases.on_change = lambda phase: self.on_phase(spec.name, phase)
         return member
+
+    def healthy(self) -> bool:
+        """Whether our loop turns and no member that serves hangs; for systemd's watchdog."""
+        attempt = self.attempt
+        serves = self.state["state"] == "ready" and attempt is not None
+        hung = serves and attempt and any(one.hung for one in attempt.liveness.values())
+        return not hung and time.monotonic() - self.beat < STUCK_S
 
     # Telling
 
@@ -186,6 +222,7 @@ class Supervisor:
     def changed(self, what: str) -> None:
         """Keep the state file up to date; ``what`` is ``draining``, a remark or nothing."""
         attempt = self.attempt
+        self.beat = time.monotonic()
         if attempt is None:
             return
         self.known = {p.pid: p for p in self.known.values() if alive(p.pid, p.start)}
@@ -211,6 +248,8 @@ class Supervisor:
             self.state["members"] = [member.state() for member in members if not member.over]
             if self.state["state"] == "starting" and members:
                 self.state["phase"] = "; ".join(m.phases.phase.text() for m in members)
+        if nodes := [spec.remote.seen() for spec in self.specs if spec.remote]:
+            self.state["nodes"] = nodes
         self.run.write("state", self.state)
 
     def report(self, outcome: Outcome) -> None:

@@ -129,7 +129,8 @@ def size_generic(sizing: SizingInput) -> Sizing:
     pool: Any = generic_pool(sizing.model, block, sizing.tp, sizing.pp)
     available, budget = available_of(sizing)
     if available is None:
-        reason = "the memory or the weights of this model aren't known"
+        unknown = "weights of this model" if sizing.memory_gib else f"GiB of {sizing.chip}"
+        reason = f"the {unknown} aren't known; give what is left for KV with --available-kv-gib"
         return Sizing(sizing, "unsure", reason, budget, None)
     exact = sizing.available
     ends = [exact if exact is not None else int(end * GIB) for end in available]

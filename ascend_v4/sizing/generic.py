@@ -11,6 +11,8 @@ from .facts import kv_model
 
 __all__ = ["GenericPool", "generic_pool", "model_of_config"]
 
+#: Compressions that the engines have caches for; 0 is a window only.
+RATIOS = (0, 1, 4, 128)
 CONFIG_SOURCE = "config.json of the model directory"
 
 
@@ -18,8 +20,22 @@ def model_of_config(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     """Return a geometry row of a config.json.
 
     ``family`` gives the parameters by component where the configuration is of its size.
-    Raises AscendV4Error (usage) for a configuration that names no layers.
+    Raises AscendV4Error (usage) for a configuration that names no layers or holds values
+    of another kind.
     """
+    try:
+        return read_config(config, family)
+    except (TypeError, ValueError, KeyError) as error:
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "bad-config",
+            f"config.json holds a value that can't be read as a model's ({error})",
+            "ascend-v4 plan --model flash",
+        ) from error
+
+
+def read_config(config: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """Return the row of a configuration, of DeepSeek-V4 or of another architecture."""
     text = config.get("text_config")
     config = text if isinstance(text, dict) else config
     layers = config.get("num_hidden_layers")
@@ -40,6 +56,9 @@ def v4_row(
     config: Mapping[str, Any], layers: int, ratios: list[int], family: str
 ) -> dict[str, Any]:
     """Return the row of a DeepSeek-V4 configuration."""
+    odd = sorted(set(ratios) - set(RATIOS))
+    if odd:
+        raise ValueError(f"compress_ratios {odd}; there are {', '.join(map(str, RATIOS))}")
     known = next((row for row in map(safe_model, ("flash", "pro")) if same_size(row, config)), None)
     base: dict[str, Any] = dict(known or {"kind": "v4", "title": "DeepSeek-V4 of another size"})
     base |= {
@@ -86,9 +105,32 @@ def plain_row(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
         "kv_heads": int(config.get("num_key_value_heads") or heads),
         "head_dim": int(config.get("head_dim") or (hidden // heads if heads else 0)),
         "latent": int(latent or 0) + int(config.get("qk_rope_head_dim") or 0),
+        "bytes": dense_bytes(config, layers),
         "max_context": int(config.get("max_position_embeddings") or 0) or None,
         "source": CONFIG_SOURCE,
     }
+
+
+def dense_bytes(config: Mapping[str, Any], layers: int) -> int | None:
+    """Return the bytes of a dense model at two bytes a weight, by its configuration.
+
+    None where experts, latent attention or a quantisation make the configuration say less.
+    """
+    experts = any("expert" in key for key, value in config.items() if value)
+    names = ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads")
+    sizes = [config.get(name) for name in names]
+    special = experts or config.get("kv_lora_rank") or config.get("quantization_config")
+    if special or not all(isinstance(size, int) and size > 0 for size in sizes):
+        return None
+    hidden, inner, words, heads = (int(size) for size in sizes if size)
+    width = int(config.get("head_dim") or hidden // heads)
+    kv = width * int(config.get("num_key_value_heads") or heads)
+    attention = 2 * hidden * width * heads + 2 * hidden * kv
+    if config.get("attention_bias") or config.get("model_type") == "qwen2":
+        attention += width * heads + 2 * kv
+    layer = attention + 3 * hidden * inner + 2 * hidden
+    embeddings = 1 if config.get("tie_word_embeddings") else 2
+    return 2 * (layers * layer + embeddings * words * hidden + hidden)
 
 
 class GenericPool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,16 +114,53 @@ def truthy(value: object) -> bool:
     return value is True or str(value).lower() in ("true", "1")
 
 
-def number(value: object, fallback: int) -> int:
+def number(values: Mapping[str, Any], name: str, fallback: int, least: int = 1) -> int:
     """Return a flag's whole number; raises AscendV4Error (usage) where it is none."""
+    value = values.get(name)
     if value is None:
         return fallback
     try:
-        return int(str(value))
-    except ValueError as error:
+        found = int(str(value))
+    except ValueError:
+        found = least - 1
+    if found < least:
+        flag = name.replace("_", "-").replace("context", "max-model-len")
+        raise not_a_number(f"--{flag} {value}", f"a whole number from {least} on")
+    return found
+
+
+def share(value: object) -> float:
+    """Return the share of a device's memory; raises AscendV4Error (usage) outside 0 to 1."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        found = math.nan
+    if not 0 < found <= 1:
+        raise not_a_number(
+            f"--gpu-memory-utilization {value}",
+            "a share of the device's memory, above 0 and up to 1",
+        )
+    return found
+
+
+def not_a_number(given: str, wanted: str) -> AscendV4Error:
+    """Return the error for a flag that must be a number."""
+    return AscendV4Error(
+        ExitCode.USAGE, "not-a-number", f"{given} must be {wanted}", "ascend-v4 plan --help"
+    )
+
+
+def pipeline(flags: Mapping[str, Any], model: Mapping[str, Any]) -> int:
+    """Return the pipeline ranks; raises AscendV4Error (usage) for none or more than layers."""
+    ranks, layers = number(flags, "pipeline-parallel-size", 1, 0), int(model.get("layers") or 1)
+    if not 1 <= ranks <= layers:
         raise AscendV4Error(
-            ExitCode.USAGE, "not-a-number", f"'{value}' must be a whole number", "ascend-v4 plan -h"
-        ) from error
+            ExitCode.USAGE,
+            "contradiction",
+            f"--pipeline-parallel-size {ranks} can't split {layers} layers",
+            f"--pipeline-parallel-size 1 to {layers}",
+        )
+    return ranks
 
 
 def kv_type_of(flags: Mapping[str, Any]) -> tuple[str, str]:
@@ -170,10 +208,17 @@ def given_memory(flags: Mapping[str, Any], available_gib: float | None) -> int |
         return int(available_gib * GIB)
     text = str(flags.get("kv-cache-memory-bytes", ""))
     units = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-    try:
-        return int(float(text[:-1]) * units[text[-1]]) if text[-1:] in units else int(text)
-    except ValueError:
+    if not text:
         return None
+    try:
+        found = int(float(text[:-1]) * units[text[-1]]) if text[-1:] in units else int(text)
+    except (ValueError, OverflowError):
+        found = -1
+    if found < 0:
+        raise not_a_number(
+            f"--kv-cache-memory-bytes {text}", "bytes, as 6G (2^30 each) or 6442450944"
+        )
+    return found
 
 
 def read_config(directory: str | None) -> dict[str, Any] | None:
@@ -216,7 +261,7 @@ def model_of(compiled: Compiled, model_dir: str | None) -> Mapping[str, Any]:
 
 def replicas(facts: Mapping[str, Any], ranks: int) -> int:
     """Return the replicas over all nodes; a plan of several nodes may state one node's only."""
-    dp = number(facts.get("data_parallel_size"), 1)
+    dp = number(facts, "data_parallel_size", 1)
     whole = int(facts["devices"]) // ranks
     return whole if int(facts["nodes"]) > 1 and dp < whole else dp
 
@@ -248,17 +293,16 @@ def inputs_of(
         kv_type, odd = "packed", ascend_odd(chip, version, flags)
     if truthy(flags.get("disable-hybrid-kv-cache-manager", False)) and model["kind"] == "v4":
         odd = HYBRID_OFF
-    block_size = number(facts.get("block_size"), caches["block_sizes"][0])
+    block_size = number(facts, "block_size", caches["block_sizes"][0], 0)
     if model["kind"] == "v4" and compiled.plan.origins.get("block_size", "rule")[:4] == "rule":
         # Not asked for: vLLM itself takes the one its kernels have (platforms/interface.py).
         block_size = block_size if block_size in caches["block_sizes"] else caches["block_sizes"][0]
     if model["kind"] == "v4" and block_size not in caches["block_sizes"]:
         sizes = ", ".join(map(str, caches["block_sizes"]))
         odd = f"block size {block_size} has no kernel for DeepSeek-V4; there are {sizes}"
-    batched = number(
-        facts.get("max_num_batched_tokens"), default_batched_tokens(engine, version, memory)
-    )
-    context = number(facts.get("context"), int(model.get("max_context") or 131072))
+    usual = default_batched_tokens(engine, version, memory)
+    batched = number(facts, "max_num_batched_tokens", usual)
+    context = number(facts, "context", int(model.get("max_context") or 131072))
     if compiled.plan.profile == "cpu" and model["kind"] == "v4":
         # Without AMX tiles a CPU takes a whole prompt in one step (vllm 0.32.0,
         # vllm/platforms/cpu.py:516-531); the kinder case would be a false "fits".
@@ -267,8 +311,8 @@ def inputs_of(
     attention = flags.get("attention-config")
     fp4 = isinstance(attention, dict) and truthy(attention.get("use_fp4_indexer_cache"))
     buffer = str(env.get("HCCL_BUFFSIZE", ""))
-    tp = number(facts.get("tensor_parallel_size"), 1)
-    pp = number(flags.get("pipeline-parallel-size"), 1)
+    tp = number(facts, "tensor_parallel_size", 1)
+    pp = pipeline(flags, model)
     from .weights import index_bytes
 
     return SizingInput(
@@ -288,7 +332,7 @@ def inputs_of(
         asynchronous=scheduling(compiled, asynchronous),
         v2_runner=None if v2 is None else truthy(v2),
         context=context,
-        utilization=float(facts.get("gpu_memory_utilization") or 0.9),
+        utilization=share(facts.get("gpu_memory_utilization") or 0.9),
         concurrency=facts.get("concurrency"),
         max_num_seqs=facts.get("max_num_seqs"),
         release=None if unknown or odd else release,

@@ -16,9 +16,23 @@ BATCHED = (512, 1024, 2048, 4096, 8192, 16384)
 CONTEXTS = (32768, 131072, 262144, 524288, 1048576)
 
 
-def total(sizing: Sizing) -> float:
-    """Return the requests at once over all replicas, at the low end."""
-    return sizing.low.max_concurrency * sizing.input.dp if sizing.low else 0.0
+def totals(sizing: Sizing) -> tuple[float, float]:
+    """Return the requests at once over all replicas, at the low and the high end."""
+    low, high = sizing.low, sizing.high
+    if low is None or high is None:
+        return 0.0, 0.0
+    return low.max_concurrency * sizing.input.dp, high.max_concurrency * sizing.input.dp
+
+
+def rank(sizing: Sizing) -> tuple[int, float, int]:
+    """Return what layouts are ranked by: the verdict, then the requests that they hold.
+
+    Where a fit isn't certain, what counts is the room of one replica: the most likely first.
+    """
+    certain = sizing.verdict == "fits"
+    room = sizing.high.max_concurrency if sizing.high else 0.0
+    held = totals(sizing)[0] if certain else room
+    return ORDER.index(sizing.verdict), -held, sizing.input.tp
 
 
 def splits(sizing: SizingInput) -> Iterator[tuple[int, int]]:
@@ -35,22 +49,21 @@ def splits(sizing: SizingInput) -> Iterator[tuple[int, int]]:
 def ranked_layouts(sizing: SizingInput) -> list[dict[str, Any]]:
     """Return the layouts of the devices, best first, each with its reason."""
     sized = [size(replace(sizing, tp=tp, dp=dp)) for tp, dp in splits(sizing)]
-    sized.sort(key=lambda s: (ORDER.index(s.verdict), -total(s), s.input.tp))
+    sized.sort(key=rank)
     return [layout_row(item) for item in sized]
 
 
 def layout_row(sizing: Sizing) -> dict[str, Any]:
     """Return a layout as a row: sizes, verdict, requests at once, reason."""
     tp, dp = sizing.input.tp, sizing.input.dp
-    low = total(sizing)
-    high = sizing.high.max_concurrency * dp if sizing.high else 0.0
+    low, high = totals(sizing)
     pools = f"{dp} pools, one a replica" if dp > 1 else "one pool"
     copies = f", each stored whole on {tp} ranks" if tp > 1 else ", nothing stored twice"
     why = pools + copies
     return {
         "tensor_parallel_size": tp,
         "data_parallel_size": dp,
-        "expert_parallel_size": tp * dp,
+        "expert_parallel_size": tp * dp if sizing.input.model["kind"] == "v4" else None,
         "verdict": sizing.verdict,
         "concurrency": [round(low, 2), round(high, 2)],
         "reason": why if sizing.verdict != "does not fit" else sizing.reason,
@@ -62,7 +75,8 @@ def tries(sizing: SizingInput, sized: Sizing) -> Iterator[tuple[str, SizingInput
     for tokens in sorted((n for n in BATCHED if n < sizing.batched_tokens), reverse=True):
         yield f"--max-num-batched-tokens {tokens}", replace(sizing, batched_tokens=tokens)
     longest = sized.longest("low")
-    if 0 < longest < sizing.context:
+    # A tenth of what was asked is another job, not a change.
+    if sizing.context // 10 < longest < sizing.context:
         yield f"--context {longest}", replace(sizing, context=longest)
     if sizing.concurrency and sized.low and sized.low.starts:
         held = max(1, int(sized.low.max_concurrency) * sizing.dp)

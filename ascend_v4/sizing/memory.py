@@ -89,8 +89,13 @@ def known_chip(point: Mapping[str, Any]) -> bool:
 
 
 def same_arithmetic(point: Mapping[str, Any], sizing: SizingInput) -> bool:
-    """Whether a datapoint is of the chip and of the release's arithmetic."""
+    """Whether a datapoint is of the model, the chip and the release's arithmetic.
+
+    Activations are as wide as the model, so another model's start anchors nothing.
+    """
     if point.get("engine") != sizing.engine or not point.get("formula_version"):
+        return False
+    if point["model"] != sizing.model.get("id"):
         return False
     if point.get("chip", "").partition(":")[0] != sizing.chip.partition(":")[0]:
         return False
@@ -115,9 +120,11 @@ def other_memory(sizing: SizingInput) -> tuple[Interval, str, str]:
         return UNCALIBRATED, "", "no published startup of this chip and release: not calibrated"
     low = max(0.0, min(other for _, other in found) + SPREAD.low)
     tokens = max(point.get("batched_tokens") or 1 for point, _ in found)
-    # Activations grow with the tokens of a step; only more of them widen the interval.
+    # Activations grow with the tokens of a step; only more of them widen the interval, and
+    # not beyond what has ever been published for all of it.
     growth = max(1.0, sizing.batched_tokens / tokens)
-    high = max(other for _, other in found) * growth + SPREAD.high
+    most = max(other for _, other in found)
+    high = min(most * growth + SPREAD.high, max(UNCALIBRATED.high, most + SPREAD.high))
     point = found[0][0]
     return Interval(low, high), str(point["id"]), str(point["source"])
 
@@ -125,25 +132,35 @@ def other_memory(sizing: SizingInput) -> tuple[Interval, str, str]:
 def proven_start(sizing: SizingInput) -> tuple[float, Row] | None:
     """Return the most KV memory that a published start of the same layout proves, GiB.
 
-    The same chip, checkpoint, parallel sizes and drafts, no more of the device's memory
-    used, and no fewer tokens in a step than asked for.
+    A start with more of the device's memory proves that much less: what isn't KV doesn't
+    depend on the share.
     """
     best: tuple[float, Row] | None = None
     for point in catalog().table("datapoints"):
-        if "start" not in point.get("compare", []):
-            continue
-        wanted = (sizing.checkpoint.get("id"), sizing.tp, sizing.dp, sizing.pp, sizing.spec)
-        given = (point["checkpoint"], point["tp"], point["dp"], 1, point.get("spec", "none"))
-        roomy = point["utilization"] <= sizing.utilization
-        small = point["batched_tokens"] >= sizing.batched_tokens
-        same = point.get("chip") == sizing.chip and sizing.version in point.get("versions", [])
-        if not (same and wanted == given and roomy and small):
+        if not proves(point, sizing):
             continue
         pool, flying = datapoint_pool({**point, "formula_version": sizing.version})
-        need = pool.need(point["context"], flying) / GIB
-        if best is None or need > best[0]:
-            best = (need, point)
+        more = max(0.0, point["utilization"] - sizing.utilization) * (sizing.memory_gib or 0.0)
+        proven = pool.need(point["context"], flying) / GIB - more
+        if proven > 0 and (best is None or proven > best[0]):
+            best = (proven, point)
     return best
+
+
+def proves(point: Mapping[str, Any], sizing: SizingInput) -> bool:
+    """Whether a published start is of the same launch as far as its other memory goes.
+
+    The same chip, release, checkpoint, parallel sizes and drafts, no fewer tokens in a
+    step, and graphs where the launch captures them.
+    """
+    if "start" not in point.get("compare", []):
+        return False
+    wanted = (sizing.checkpoint.get("id"), sizing.tp, sizing.dp, sizing.pp, sizing.spec)
+    given = (point["checkpoint"], point["tp"], point["dp"], 1, point.get("spec", "none"))
+    small = point["batched_tokens"] >= sizing.batched_tokens
+    graphs = sizing.eager or not point.get("eager", False)
+    same = point.get("chip") == sizing.chip and sizing.version in point.get("versions", [])
+    return same and wanted == given and small and graphs
 
 
 def budget_of(sizing: SizingInput) -> Budget | None:

@@ -32,7 +32,8 @@ def frontier(sized: Sizing, end: str) -> list[tuple[int, float]]:
 def draw(sized: Sizing, path: str) -> None:
     """Write the picture as the file's ending says (png, svg).
 
-    Raises AscendV4Error (usage) for another ending or where matplotlib isn't installed.
+    Raises AscendV4Error (usage) for another ending, where matplotlib isn't installed or
+    where the file can't be written.
     """
     if not path.lower().endswith((".png", ".svg")):
         raise AscendV4Error(
@@ -57,7 +58,15 @@ def draw(sized: Sizing, path: str) -> None:
         f"{sizing.model.get('title')} on {sizing.devices} x {sizing.chip}, "
         f"{sizing.engine} {sizing.version}, TP{sizing.tp} x DP{sizing.dp}: {sized.verdict}"
     )
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "bad-picture",
+            f"{path} can't be written: {error.strerror or error}",
+            "--plot plan.svg",
+        ) from error
     pyplot.close(figure)
 
 

@@ -9,7 +9,7 @@ from .layouts import nearest, ranked_layouts, token_cost
 from .memory import Budget
 from .pool import GIB, PoolResult
 from .throughput import interpolated, prefill_decode
-from .weights import Interval
+from .weights import Interval, device_weights
 
 __all__ = ["bar", "kv_json", "sizing_json", "terms"]
 
@@ -113,7 +113,7 @@ def sizing_json(sized: Sizing, findings: list[Any], flags: list[str]) -> dict[st
             "tensor_parallel_size": sizing.tp,
             "data_parallel_size": sizing.dp,
             "pipeline_parallel_size": sizing.pp,
-            "expert_parallel_size": sizing.tp * sizing.dp,
+            "expert_parallel_size": sizing.tp * sizing.dp if sizing.model["kind"] == "v4" else None,
         },
         "context": sizing.context,
         "concurrency_asked": sizing.concurrency,
@@ -122,6 +122,7 @@ def sizing_json(sized: Sizing, findings: list[Any], flags: list[str]) -> dict[st
         "asynchronous": sizing.asynchronous,
         "gpu_memory_utilization": sizing.utilization,
         **budget_json(sized.budget),
+        "draft_weights_gib_per_device": round(draft_gib(sized), 3),
         "communication_buffers": buffers(sized),
         "kv": kv_json(sized),
         "longest_context": longest[0] if sized.exact else longest,
@@ -135,25 +136,47 @@ def sizing_json(sized: Sizing, findings: list[Any], flags: list[str]) -> dict[st
     }
 
 
-def buffers(sized: Sizing) -> dict[str, Any] | None:
-    """Return the HCCL buffers: each communicator of more than one rank keeps one each way.
+#: HCCL_BUFFSIZE is MB; a communicator takes it twice, to send and to receive.
+HCCL = (
+    "https://www.hiascend.com/document/detail/en/canncommercial/850/commlib/hcclug/"
+    "hcclug_000076.html"
+)
 
-    Source: https://www.hiascend.com/document (HCCL_BUFFSIZE: MB of a buffer, two of them).
+
+def buffers(sized: Sizing) -> dict[str, Any] | None:
+    """Return the communicators with more than one rank, and their buffers where a size is set.
+
+    The groups of vLLM itself are counted; vllm-ascend may open more for fused operators.
     """
-    sizing = sized.input
-    size = sizing.comm_buffer_mb
-    if size is None:
+    sizing, size = sized.input, sized.input.comm_buffer_mb
+    if sizing.devices <= 1 or sizing.model["kind"] != "v4":
         return None
     named = {"tensor": sizing.tp, "data": sizing.dp, "expert": sizing.tp * sizing.dp}
     named["pipeline"] = sizing.pp
     used = [name for name, ranks in named.items() if ranks > 1]
+    library = "HCCL" if sizing.engine == "vllm-ascend" else "NCCL"
+    said: dict[str, Any] = {"library": library, "count": len(used), "of": used}
+    if size is None:
+        note = "within other_gib_per_device; the launch states no size"
+        return {**said, "mb_each": None, "gib": None, "note": note}
     return {
-        "count": len(used),
-        "of": used,
+        **said,
         "mb_each": 2 * size,
         "gib": round(2 * size * len(used) / 1024, 2),
-        "note": "within other_gib_per_device",
+        "note": "taken once a communicator is used, within other_gib_per_device",
+        "source": HCCL,
     }
+
+
+def draft_gib(sized: Sizing) -> float:
+    """Return the GiB of a device that the draft layers' weights take, by the arithmetic."""
+    sizing = sized.input
+    layout = (sizing.tp, sizing.dp, sizing.pp)
+    with_drafts, without = (
+        device_weights(sizing.model, sizing.checkpoint, spec, layout).bounds.low
+        for spec in (sizing.spec, "none")
+    )
+    return with_drafts - without
 
 
 def bar(sized: Sizing) -> str:

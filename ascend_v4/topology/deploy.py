@@ -7,15 +7,15 @@ inserts, so a thousand nodes cost little more than ten.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.core.compiler import Compiled, choices_of, compile_plan, relaunch
-from ascend_v4.core.finding import Finding, worst_first
-from ascend_v4.core.placement import Placement
+from ascend_v4.core.finding import worst_first
+from ascend_v4.core.launch import Launch
+from ascend_v4.core.placement import Placement, is_placed
 from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.core.process import build_process
 from ascend_v4.core.request import OPTION_NAMES, LaunchRequest
@@ -26,7 +26,7 @@ from .model import Group, Node, Topology
 from .place import GroupSizes, PortBook, Sides, place_group, replica_nodes
 from .router import router_node, router_process
 
-__all__ = ["deploy", "request_of"]
+__all__ = ["Draft", "chosen", "deploy", "drafted", "gathered", "request_of"]
 
 
 def request_of(topology: Topology, group: Group) -> LaunchRequest:
@@ -34,10 +34,7 @@ def request_of(topology: Topology, group: Group) -> LaunchRequest:
 
     Raises AscendV4Error (usage) for an option that is not a launch option.
     """
-    options = {
-        **{name.replace("-", "_"): value for name, value in topology.options.items()},
-        **{name.replace("-", "_"): value for name, value in group.options.items()},
-    }
+    options: dict[str, Any] = {**topology.options, **group.options}
     unknown = sorted(set(options) - set(OPTION_NAMES))
     if unknown:
         raise AscendV4Error(
@@ -77,14 +74,16 @@ class Draft:
     processes: dict[str, list[Process]] = field(default_factory=dict)
     placements: list[Placement] = field(default_factory=list)
     facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    placed: dict[str, list[tuple[Placement, Process]]] = field(default_factory=dict)
+    compiled: dict[str, list[Compiled]] = field(default_factory=dict)
+    router: tuple[Node, Process] | None = None
 
     def devices(self) -> dict[str, int]:
         """Return the logical devices of each node."""
         found = {}
         for node in self.topology.nodes:
             chip = self.catalog.chip(node.chip or self.topology.chip or self.default_chip())
-            per_node = int(chip.get("default_devices") or chip["devices_per_node"])
-            found[node.name] = node.devices or per_node
+            found[node.name] = node.devices or int(chip["devices_per_node"])
         return found
 
     def default_chip(self) -> str:
@@ -99,7 +98,7 @@ class Draft:
         whole = sum(group.devices or devices[n.name] - group.first_device for n in nodes)
         sharing = max(1, -(-group.replicas // len(group.nodes)))
         kind = "multi-node-dp" if len(nodes) > 1 else "single-node"
-        placed = {
+        placed: dict[str, Any] = {
             "topology": "pd-disaggregated" if self.topology.disaggregated else kind,
             "role": group.role,
             "nodes": len(nodes),
@@ -107,7 +106,11 @@ class Draft:
             "devices": whole // sharing,
             "connector": self.topology.connector or "",
         }
-        return choices_of(request_of(self.topology, group), self.catalog, self.models, placed)
+        request = request_of(self.topology, group)
+        if group.devices or sharing > 1 or any(node.devices for node in nodes):
+            # A part of a node was asked for, as with --devices: the layout is made to fit.
+            request = replace(request, devices=placed["devices"])
+        return choices_of(request, self.catalog, self.models, placed)
 
 
 def sizes_of(group: Group, facts: Mapping[str, Any]) -> GroupSizes:
@@ -119,22 +122,21 @@ def sizes_of(group: Group, facts: Mapping[str, Any]) -> GroupSizes:
     )
 
 
-def deploy(
-    topology: Topology,
-    catalog: Catalog,
-    models: str = "models",
-    check: Callable[[Deployment, Draft], list[Finding]] | None = None,
-) -> Deployment:
-    """Return the plan of every node.
+def deploy(topology: Topology, catalog: Catalog, models: str = "models") -> Deployment:
+    """Return the plan of every node, unchecked as a whole; ``check.planned`` checks it too.
 
-    ``models`` is the directory of all weights where the topology names none; ``check``
-    adds findings about the whole. Raises AscendV4Error (usage) for words that the
-    catalog doesn't know; a broken rule is a note, see ``core.compiler.refuse``.
+    ``models`` is the directory of all weights where the topology names none. Raises
+    AscendV4Error (usage) for words that the catalog doesn't know; a broken rule is a
+    note, see ``core.compiler.refuse``.
     """
+    return gathered(drafted(topology, catalog, models))
+
+
+def drafted(topology: Topology, catalog: Catalog, models: str = "models") -> Draft:
+    """Return every process of a topology, placed and compiled; raises as :func:`deploy`."""
     draft = Draft(topology, catalog, models)
     devices = draft.devices()
-    chosen = {group.name: draft.choose(group, devices) for group in topology.groups}
-    sizes = {group.name: sizes_of(group, chosen[group.name]) for group in topology.groups}
+    draft.facts, sizes = chosen(draft)
     sides = Sides(side(topology, sizes, "prefill"), side(topology, sizes, "decode"))
     router_at = router_node(topology, sizes)
     if router_at is not None:
@@ -144,13 +146,18 @@ def deploy(
         ids = {group.name: engine_id}
         placed = place_group(topology, group, sizes[group.name], sides, devices, draft.book, ids)
         engine_id += group.replicas
-        draft.facts[group.name] = chosen[group.name]
         plan_group(draft, group, sizes[group.name], placed)
     if router_at is not None:
-        add_router(draft, router_at, chosen)
-    deployment = gathered(draft)
-    found = check(deployment, draft) if check else []
-    return replace(deployment, findings=tuple(worst_first(found)))
+        add_router(draft, router_at, draft.facts)
+    return draft
+
+
+def chosen(draft: Draft) -> tuple[dict[str, Mapping[str, Any]], dict[str, GroupSizes]]:
+    """Return the facts and the parallel sizes of each group, before anything is placed."""
+    devices = draft.devices()
+    groups = draft.topology.groups
+    facts = {group.name: draft.choose(group, devices) for group in groups}
+    return facts, {group.name: sizes_of(group, facts[group.name]) for group in groups}
 
 
 def side(topology: Topology, sizes: Mapping[str, GroupSizes], role: str) -> GroupSizes | None:
@@ -165,6 +172,19 @@ def shape_of(placement: Placement) -> tuple[Any, ...]:
     return (placement.headless, first, rank is None, rank == 0, len(placement.node_devices))
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A compiled process that others of its shape are moved from, and what moves."""
+
+    compiled: Compiled
+    moving: dict[str, Row]
+
+    @property
+    def process(self) -> Process:
+        """Return the compiled process itself."""
+        return self.compiled.plan.processes[0]
+
+
 def plan_group(draft: Draft, group: Group, sizes: GroupSizes, placed: list[Placement]) -> None:
     """Compile a group's processes into the draft."""
     request = replace(
@@ -172,34 +192,57 @@ def plan_group(draft: Draft, group: Group, sizes: GroupSizes, placed: list[Place
         data_parallel_size=sizes.data_parallel,
         tensor_parallel_size=sizes.tensor_parallel,
     )
-    shapes: dict[tuple[Any, ...], Compiled] = {}
+    shapes: dict[tuple[Any, ...], Shape] = {}
     for placement in placed:
-        shape = shape_of(placement)
-        if shape not in shapes:
-            placement_facts = {"connector": draft.topology.connector or ""}
-            shapes[shape] = compile_plan(
-                request, draft.catalog, draft.models, placement, placement_facts
-            )
-            draft.rows.setdefault(group.name, {}).update(shapes[shape].rows)
-            process = shapes[shape].plan.processes[0]
+        key = shape_of(placement)
+        if key in shapes:
+            process = moved(shapes[key], placement, request, draft.catalog)
         else:
-            process = moved(shapes[shape], placement, request, draft.catalog)
+            shapes[key] = compiled_shape(draft, group, request, placement)
+            process = shapes[key].process
         draft.placements.append(placement)
+        draft.placed.setdefault(group.name, []).append((placement, process))
         draft.processes.setdefault(placement.node, []).append(process)
-        plan = draft.plans.setdefault(placement.node, shapes[shape].plan)
-        if plan is not shapes[shape].plan:
-            notes = dict.fromkeys([*plan.notes, *shapes[shape].plan.notes])
-            draft.plans[placement.node] = replace(plan, notes=tuple(worst_first(notes)))
+        add_notes(draft, placement.node, shapes[key].compiled.plan)
 
 
-def moved(
-    compiled: Compiled, placement: Placement, request: LaunchRequest, catalog: Catalog
-) -> Process:
+def compiled_shape(
+    draft: Draft, group: Group, request: LaunchRequest, placement: Placement
+) -> Shape:
+    """Return a shape of a group, compiled for the first process that has it."""
+    known = {"connector": draft.topology.connector or ""}
+    compiled = compile_plan(request, draft.catalog, draft.models, placement, known)
+    reasons = draft.rows.setdefault(group.name, {})
+    for path, row in compiled.rows.items():
+        # A row that takes a flag away (a headless node's) is no reason for the head's.
+        if path not in reasons or row["value"] is not None:
+            reasons[path] = row
+    draft.compiled.setdefault(group.name, []).append(compiled)
+    return Shape(compiled, {path: row for path, row in compiled.rows.items() if is_placed(row)})
+
+
+def add_notes(draft: Draft, node: str, plan: LaunchPlan) -> None:
+    """Make a plan that of its node, or add its notes to those of the node's plan."""
+    there = draft.plans.setdefault(node, plan)
+    if there.notes != plan.notes:
+        notes = dict.fromkeys([*there.notes, *plan.notes])
+        draft.plans[node] = replace(there, notes=tuple(worst_first(notes)))
+
+
+def moved(shape: Shape, placement: Placement, request: LaunchRequest, catalog: Catalog) -> Process:
     """Return a compiled process as it is on another node or rank."""
-    facts = dict(compiled.facts) | placement.facts()
-    launch = copy.deepcopy(compiled.launch)
-    relaunch(launch, facts, compiled.rows, request.extra)
-    return build_process(launch, facts, request, catalog, placement)
+    compiled = shape.compiled
+    facts = compiled.facts | placement.facts()
+    launch = Launch(
+        copied(compiled.launch.env), copied(compiled.launch.flags), compiled.launch.model
+    )
+    relaunch(launch, facts, shape.moving, request.extra)
+    return build_process(launch, facts, request, catalog, placement, shape.process.unset)
+
+
+def copied(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested dictionaries; the lists in them are never changed."""
+    return {key: copied(value) if isinstance(value, dict) else value for key, value in tree.items()}
 
 
 def add_router(draft: Draft, node: Node, chosen: Mapping[str, Mapping[str, Any]]) -> None:
@@ -208,6 +251,7 @@ def add_router(draft: Draft, node: Node, chosen: Mapping[str, Mapping[str, Any]]
     plan = next(iter(draft.plans.values()))
     deadline = max(p.deadline_s for processes in draft.processes.values() for p in processes)
     process = router_process(draft.topology, node, facts, draft.placements, deadline, draft.catalog)
+    draft.router = (node, process)
     draft.plans.setdefault(node.name, plan)
     draft.processes.setdefault(node.name, []).append(process)
 

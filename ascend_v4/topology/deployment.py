@@ -63,9 +63,15 @@ class Deployment:
         return next((name for name in names if process.name.startswith(f"{name}-")), "")
 
     def notes(self) -> list[Finding]:
-        """Return the whole's findings and every plan's notes, each once."""
+        """Return the whole's findings and every plan's notes, each once.
+
+        A finding of the whole that took over a plan's note with its lines stands for it.
+        """
         every = [*self.findings, *(note for planned in self.nodes for note in planned.plan.notes)]
-        return list(dict.fromkeys(every))
+        once: dict[tuple[str, str], Finding] = {}
+        for note in every:
+            once.setdefault((note.id, note.message), note)
+        return list(once.values())
 
     def to_json(self) -> dict[str, Any]:
         """Return the deployment as JSON: a LaunchPlan, schema 1, for each node."""

@@ -6,16 +6,54 @@ Imported only by commands that read a topology: pydantic takes its time.
 
 from __future__ import annotations
 
+import json
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from typing_extensions import TypedDict
 
-__all__ = ["Group", "Node", "Router", "Topology"]
+__all__ = ["Group", "Node", "Options", "Router", "Topology", "json_schema"]
 
 #: Names become file, container, unit and Kubernetes names, so they follow RFC 1123.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
-PortNumber = Annotated[int, Field(ge=1, le=65535)]
-Positive = Annotated[int, Field(ge=1)]
+PortNumber = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+
+
+class LaunchOptions(TypedDict, total=False):
+    """Launch options of a group, by snake-case name; dashes are taken too.
+
+    What the topology itself decides (addresses, ports, devices, release, model) has its
+    own keys.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    workload: Literal["latency", "throughput", "long-context"]
+    context: Positive
+    concurrency: Positive
+    spec: Literal["none", "mtp", "dspark"]
+    prefix_caching: Annotated[bool, Field(strict=True)]
+    fused_mc2: Annotated[bool, Field(strict=True)]
+    tensor_parallel_size: Positive
+    data_parallel_size: Positive
+    max_num_seqs: Positive
+    max_num_batched_tokens: Positive
+    block_size: Positive
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
+    served_model_name: str
+    api_key_file: str
+
+
+def with_underscores(options: Any) -> Any:
+    """Return options with the dashes of their names as underscores."""
+    if not isinstance(options, dict):
+        return options
+    return {str(name).replace("-", "_"): value for name, value in options.items()}
+
+
+Options = Annotated[LaunchOptions, BeforeValidator(with_underscores)]
 
 
 class Strict(BaseModel):
@@ -54,10 +92,11 @@ class Group(Strict):
     devices: Positive | None = Field(
         default=None, description="logical devices of each node for this group, all by default"
     )
-    first_device: Annotated[int, Field(ge=0)] = 0
+    first_device: Annotated[int, Field(ge=0, strict=True)] = 0
     port: PortNumber | None = None
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="launch options of this group: max_num_seqs, context, …"
+    options: Options = Field(
+        default_factory=lambda: LaunchOptions(),
+        description="launch options of this group: max_num_seqs, context, …",
     )
     extra: list[str] = Field(default_factory=list, description="arguments after --, as on serve")
 
@@ -73,7 +112,7 @@ class Router(Strict):
 
 
 class Topology(Strict):
-    """One deployment. ``options`` are the shared launch options, by snake-case name."""
+    """One deployment. ``options`` are the launch options that all groups share."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: Name
@@ -87,16 +126,17 @@ class Topology(Strict):
         default=None, description="directory of the weights on every node"
     )
     connector: str | None = Field(default=None, description="KV connector of prefill and decode")
-    options: dict[str, Any] = Field(default_factory=dict)
-    allow_unvalidated: bool = False
+    options: Options = Field(default_factory=lambda: LaunchOptions())
+    allow_unvalidated: Annotated[bool, Field(strict=True)] = False
     nodes: Annotated[list[Node], Field(min_length=1)]
     groups: Annotated[list[Group], Field(min_length=1)]
     router: Router = Field(default_factory=lambda: Router())
 
     def node(self, name: str) -> Node:
         """Return a node by name; raises KeyError."""
-        return self._by_name()[name]
+        return self._by_name[name]
 
+    @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
 
@@ -104,3 +144,12 @@ class Topology(Strict):
     def disaggregated(self) -> bool:
         """Whether prefill and decode run apart."""
         return any(group.role != "mixed" for group in self.groups)
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of a topology file as text."""
+    return json.dumps(Topology.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ascend_v4.core.placement import Kind, LoadBalancing, Placement
 
@@ -131,6 +132,14 @@ class Replica:
     devices: Mapping[str, int]
     book: PortBook
 
+    @cached_property
+    def all_devices(self) -> int:
+        """Return the logical devices of the replica over all of its nodes."""
+        counts = (self.devices[node.name] for node in self.nodes)
+        return sum(
+            len(node_devices(self.topology, self.group, count, self.nth)) for count in counts
+        )
+
     def placements(self, engine_id: int) -> list[Placement]:
         """Return the replica's processes, the head first."""
         shared = self.shared_ports()
@@ -175,10 +184,7 @@ class Replica:
             head_address=self.nodes[0].address,
             headless=headless,
             replica_nodes=len(self.nodes),
-            replica_devices=sum(
-                len(node_devices(self.topology, group, self.devices[n.name], self.nth))
-                for n in self.nodes
-            ),
+            replica_devices=self.all_devices,
             node_devices=ids,
             data_parallel_size_local=local,
             data_parallel_start_rank=first,

@@ -60,12 +60,16 @@ def router_process(
     catalog: Catalog,
 ) -> Process:
     """Return the router's process."""
+    facts = dict(facts) | {
+        name: placements[0].facts()[name] for name in ("prefill_dp", "decode_dp")
+    }
     row = router_row(topology, facts, catalog)
     router = topology.router
-    own = {"host": router.host, "port": router.port, "deadline_s": deadline_s}
+    own = {**facts, "host": router.host, "port": router.port, "deadline_s": deadline_s}
     argv = [fill(word, own) for word in row["argv"]]
     for each in row["lists"]:
         argv += list_words(each, placements)
+    key = topology.options.get("api_key_file")
     address = "127.0.0.1" if router.host in ("0.0.0.0", "::") else router.host
     bracketed = f"[{address}]" if ":" in address else address
     return Process(
@@ -73,6 +77,7 @@ def router_process(
         role="router",
         argv=(*argv, *router.extra),
         env={},
+        secret_env={row["key_variable"]: key} if key and "key_variable" in row else {},
         node=node.name,
         ports=(Port(router.port, "OpenAI-compatible API"),),
         ready=Ready(f"http://{bracketed}:{router.port}"),

@@ -10,13 +10,25 @@ import yaml
 from ascend_v4.catalog.load import catalog
 from ascend_v4.core.compiler import compile_plan
 from ascend_v4.core.request import LaunchRequest
+from tests.catalog.deployments import PUBLISHED as DEPLOYMENTS
+from tests.catalog.deployments import first_launch, planned
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 PUBLISHED = json.loads((DATA / "published_launches.json").read_text())
 EXPLAINED = yaml.safe_load((DATA / "drift_explained.yaml").read_text())
+OF_DEPLOYMENTS = yaml.safe_load((DATA / "drift_explained_deployments.yaml").read_text())
 #: Where and as what to listen is the operator's own.
 OWN = ("flag.host", "flag.port", "flag.served-model-name")
+#: What a topology file says, and where a process stands in it.
+PLACES = (
+    *(f"flag.data-parallel-{word}" for word in ("size", "size-local", "start-rank", "rank")),
+    *("flag.data-parallel-address", "flag.data-parallel-rpc-port", "flag.tensor-parallel-size"),
+    *("env.HCCL_IF_IP", "env.GLOO_SOCKET_IFNAME", "env.TP_SOCKET_IFNAME"),
+    *("env.HCCL_SOCKET_IFNAME", "env.ASCEND_RT_VISIBLE_DEVICES"),
+    *("env.CUDA_VISIBLE_DEVICES", "env.NCCL_SOCKET_IFNAME", "env.VLLM_NIXL_SIDE_CHANNEL_HOST"),
+)
 CASES = [(launch, version) for launch in PUBLISHED for version in launch["versions"]]
+DEPLOYED = [(launch, version) for launch in DEPLOYMENTS for version in launch["versions"]]
 USED: set[int] = set()
 
 
@@ -51,7 +63,7 @@ def compiled(launch, version):
     ).launch
 
 
-def explains(row, path, theirs, ours, kind):
+def explains(row, path, theirs, ours, kind, role="mixed"):
     def same(key, value):
         wanted = row.get(key, "any")
         return wanted == "any" or (str(wanted).lower() if wanted is not None else None) == value
@@ -61,32 +73,57 @@ def explains(row, path, theirs, ours, kind):
         and same("theirs", theirs)
         and same("ours", ours)
         and row.get("kind", kind) == kind
+        and row.get("role", role) == role
     )
+
+
+def unexplained(theirs, ours, kind, own=OWN, rows=EXPLAINED, role="mixed"):
+    """Return the differences that no row explains; the rows that do are marked as used."""
+    left = []
+    for path in sorted(set(ours) | set(theirs)):
+        a, b = theirs.get(path), ours.get(path)
+        if a == b or path in own:
+            continue
+        found = [row for row in rows if explains(row, path, a, b, kind, role)]
+        USED.update(id(row) for row in found)
+        if not found:
+            left.append(f"{path}: published {a}, ours {b}")
+    return left
 
 
 @pytest.mark.parametrize(
     "launch,version", CASES, ids=lambda c: c if isinstance(c, str) else c["id"]
 )
 def test_every_difference_is_explained(launch, version):
-    ours_launch = compiled(launch, version)
-    ours = leaves(ours_launch.env, ours_launch.flags)
-    theirs = leaves(launch["env"], launch["args"])
-    unexplained = []
-    for path in sorted(set(ours) | set(theirs)):
-        a, b = theirs.get(path), ours.get(path)
-        if a == b or path in OWN:
-            continue
-        found = [i for i, r in enumerate(EXPLAINED) if explains(r, path, a, b, launch["kind"])]
-        USED.update(found)
-        if not found:
-            unexplained.append(f"{path}: published {a}, ours {b}")
-    assert unexplained == []
+    ours = compiled(launch, version)
+    published = leaves(launch["env"], launch["args"])
+    assert unexplained(published, leaves(ours.env, ours.flags), launch["kind"]) == []
+
+
+@pytest.mark.parametrize(
+    "launch,version", DEPLOYED, ids=lambda c: c if isinstance(c, str) else c["id"]
+)
+def test_every_difference_of_a_deployment_is_explained(launch, version):
+    """Every side of a published launch over several nodes, or of prefill and decode apart."""
+    deployment = planned(launch, version)
+    left = {}
+    for group in launch["groups"]:
+        ours = first_launch(deployment, group["role"])
+        left[group["role"]] = unexplained(
+            leaves(group["env"], group["args"]),
+            leaves(ours.env, ours.flags),
+            launch["kind"],
+            (*OWN, *PLACES),
+            [*EXPLAINED, *OF_DEPLOYMENTS],
+            group["role"],
+        )
+    assert left == {group["role"]: [] for group in launch["groups"]}
 
 
 def test_every_explanation_names_rows_of_the_catalog():
     tables = ("settings", "choices", "rules", "variables")
     known = {row.get("id") or row["name"] for table in tables for row in catalog().table(table)}
-    missing = {row for e in EXPLAINED for row in e["rows"]} - known
+    missing = {row for e in (*EXPLAINED, *OF_DEPLOYMENTS) for row in e["rows"]} - known
     assert missing == set()
 
 
@@ -94,4 +131,4 @@ def test_no_explanation_is_left_over():
     """Runs last: an explanation that explains nothing any more has to go."""
     if len(USED) == 0:
         pytest.skip("the comparison above was not run")
-    assert [e["path"] for i, e in enumerate(EXPLAINED) if i not in USED] == []
+    assert [e["path"] for e in (*EXPLAINED, *OF_DEPLOYMENTS) if id(e) not in USED] == []

@@ -14,7 +14,7 @@ import inspect
 import json
 import os
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 # A stand-in triton would make torch believe that there is one.
@@ -61,21 +61,71 @@ def first(names: tuple[str, ...]) -> Any:
 
 
 def find(name: str) -> Any:
-    """Return a class of the plug-in wherever this release keeps it."""
+    """Return what the plug-in calls so, wherever this release keeps it; None where it doesn't."""
     for module in PLUGIN:
         try:
             found = getattr(importlib.import_module(module), name, None)
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
+            if not module.startswith(str(error.name)):
+                raise  # the module is there, and something that it needs isn't
             continue
         if found is not None:
             return found
     return None
 
 
+def need(name: str) -> Any:
+    """Return a class of the plug-in; raises AttributeError where no known module has it."""
+    found = find(name)
+    if found is None:
+        raise AttributeError(f"no {name} in {', '.join(PLUGIN)}")
+    return found
+
+
 def prepare_plugin() -> None:
-    """Let the stand-in of torch_npu's own module be asked for any class."""
+    """Let the stand-in of torch_npu's own module be asked for any class.
+
+    ``vllm_ascend.patch.worker`` becomes a package without its ``__init__``, which applies
+    every patch of the worker and needs the graph compiler of the image for it; a cache is
+    described by one of them at most (0.20.2rc1, patch_deepseek_compressor.py).
+    """
     standins = importlib.import_module("contract_standins")
     importlib.import_module("torch_npu")._C = standins.InertModule("torch_npu._C")
+    worker = ModuleType("vllm_ascend.patch.worker")
+    parent = importlib.import_module("vllm_ascend.patch")
+    worker.__path__ = [f"{path}/worker" for path in parent.__path__]
+    sys.modules[worker.__name__] = worker
+
+
+def planning_functions() -> SimpleNamespace:
+    """Return the pool's functions; up to 0.32 they lie in one module, from 0.33 on in two.
+
+    From 0.33 on the groups are made first and handed to ``get_kv_cache_configs``, and the
+    byte count takes the platform's builder; both are called here as before.
+    """
+    utils = importlib.import_module("vllm.v1.core.kv_cache_utils")
+    try:
+        plans = importlib.import_module("vllm.v1.core.kv_cache_planning")
+    except ModuleNotFoundError:
+        return SimpleNamespace(
+            configs=utils.get_kv_cache_configs,
+            need=utils._max_memory_usage_bytes_from_groups,
+            printed=utils.get_max_concurrency_for_kv_cache_config,
+        )
+    builder = importlib.import_module("vllm.v1.core.kv_cache_config_builder")
+
+    def configs(config: Any, specs: list[Any], memory: list[int]) -> Any:
+        return plans.get_kv_cache_configs(
+            config, specs, memory, plans.get_global_kv_cache_groups(config, specs)
+        )
+
+    def need(config: Any, groups: list[Any]) -> int:
+        chosen = builder.get_kv_cache_config_builder(config)
+        return int(plans._max_memory_usage_bytes_from_groups(chosen, config, groups))
+
+    return SimpleNamespace(
+        configs=configs, need=need, printed=utils.get_max_concurrency_for_kv_cache_config
+    )
 
 
 class Engine:
@@ -87,20 +137,20 @@ class Engine:
             from vllm_ascend.utils import adapt_patch
 
             adapt_patch(is_global_patch=True)
-        self.utils = importlib.import_module("vllm.v1.core.kv_cache_utils")
+        self.planning = planning_functions()
         self.config = importlib.import_module("vllm.config").VllmConfig
         self.pp = importlib.import_module("vllm.distributed.utils").get_pp_indices
         attention = first(UPSTREAM["attention"])
-        self.main = find("DSAAttention") if ASCEND else self._main(attention)
+        self.main = need("DSAAttention") if ASCEND else self._main(attention)
         self.index = (
-            find("AscendDeepseekV4IndexerCache") if ASCEND else attention.DeepseekV4IndexerCache
+            need("AscendDeepseekV4IndexerCache") if ASCEND else attention.DeepseekV4IndexerCache
         )
         compressor = first(UPSTREAM["compressor"])
         self.state = (
-            find("AscendCompressorStateCache") if ASCEND else compressor.CompressorStateCache
+            need("AscendCompressorStateCache") if ASCEND else compressor.CompressorStateCache
         )
         window = first(UPSTREAM["window"])
-        self.window = find("AscendDeepseekV4SWACache") if ASCEND else window.DeepseekV4SWACache
+        self.window = need("AscendDeepseekV4SWACache") if ASCEND else window.DeepseekV4SWACache
         self.table = find("DSV4_BLOCK_SIZES")
         # Up to 0.26 a 4-bit indexer's key still reserves the 8-bit width.
         self.fp4_saves = "head_dim // 2" in inspect.getsource(attention)
@@ -131,6 +181,7 @@ def config_of(case: dict[str, Any]) -> Config:
         original_max_model_len=case["context"],
         dtype=BF16,
         hf_config=SimpleNamespace(model_type="deepseek_v4"),
+        supports_kv_cache_grouping=False,
     )
     cache = SimpleNamespace(
         block_size=case["block_size"],
@@ -285,12 +336,10 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
     specs = rank_specs(case, config)
     available = [case["available"]] * len(specs)
     # As many tokens as the check asks for at most; one rank's answer stands for the log.
-    roomy = ENGINE.utils.get_kv_cache_configs(config, specs, [1 << 50] * len(specs))
+    roomy = ENGINE.planning.configs(config, specs, [1 << 50] * len(specs))
     starts = True
     try:
-        configs = ENGINE.utils.get_kv_cache_configs(
-            config_of(case), rank_specs(case, config), available
-        )
+        configs = ENGINE.planning.configs(config_of(case), rank_specs(case, config), available)
     except ValueError as error:
         if "KV cache is needed" not in " ".join(
             str(error).split()
@@ -298,7 +347,7 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
             raise
         starts, configs = False, []
     groups = [config_one.kv_cache_groups for config_one in roomy]
-    need = [ENGINE.utils._max_memory_usage_bytes_from_groups(config, part) for part in groups]
+    need = [ENGINE.planning.need(config, part) for part in groups]
     said: dict[str, Any] = {"starts": starts, "need": max(need)}
     said["per_request"] = sum(
         -(
@@ -308,7 +357,7 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
         for group in groups[0]
     )
     if configs:
-        printed = ENGINE.utils.get_max_concurrency_for_kv_cache_config(config, configs[0])
+        printed = ENGINE.planning.printed(config, configs[0])
         said["num_blocks"] = configs[0].num_blocks
         said["log_max_concurrency"] = printed
         said["log_kv_tokens"] = int(printed * case["context"])

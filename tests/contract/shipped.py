@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ascend_v4.catalog.load import catalog
-from ascend_v4.core.compiler import Compiled, compile_plan
+from ascend_v4.core.compiler import compile_plan
+from ascend_v4.core.finding import Finding
 from ascend_v4.core.launch import to_argv
 from ascend_v4.core.request import LaunchRequest
 from tests.catalog.broken import broken_facts, broken_ids
@@ -32,11 +33,11 @@ KINDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 @dataclass(frozen=True)
 class Shipped:
-    """A validated plan and what to ask the engine about it."""
+    """A validated plan: what to ask the engine about it, and what it says itself."""
 
     name: str
     job: Job
-    made: Compiled
+    notes: tuple[Finding, ...]
 
 
 def shipped() -> list[Shipped]:
@@ -57,7 +58,7 @@ def shipped() -> list[Shipped]:
                 name = "-".join([version, chip, checkpoint, workload, *more])
                 process = made.plan.processes[0]
                 job = Job(version, chip, process.env, process.argv, checkpoint)
-                found.append(Shipped(name, job, made))
+                found.append(Shipped(name, job, made.plan.notes))
     return found
 
 

@@ -19,6 +19,7 @@ from ascend_v4.core.request import LaunchRequest
 from ascend_v4.errors import AscendV4Error
 from tests.contract.client import Job, check_all
 from tests.contract.overlays import VLLM_VERSIONS, IndexUnreachable
+from tests.contract.shapes import deployed, parser_jobs
 from tests.contract.shipped import broken, shipped
 
 pytestmark = pytest.mark.contract
@@ -29,13 +30,14 @@ TOLERATED = yaml.safe_load((DATA / "engine_warnings.yaml").read_text())
 NOT_VERIFIABLE = "deepseekv4"
 
 PLANS = shipped()
+DEPLOYED = list(deployed())
 BROKEN = list(broken())
 
 
 @pytest.fixture(scope="module")
 def verdicts(contract_env):
     """Ask the engines once about everything; verdicts by the job's identity."""
-    jobs = [item.job for item in [*PLANS, *BROKEN]]
+    jobs = [item.job for item in [*PLANS, *DEPLOYED, *BROKEN]]
     try:
         answers = check_all(jobs, contract_env)
     except IndexUnreachable as error:
@@ -45,6 +47,7 @@ def verdicts(contract_env):
 
 def test_plans_are_many_and_cover_every_release():
     assert len(PLANS) >= 100
+    assert len(DEPLOYED) >= 150
     releases = {r["version"] for r in catalog().table("releases") if r["engine"] == "vllm-ascend"}
     covered = {plan.job.release for plan in PLANS}
     assert releases - covered == {NOT_VERIFIABLE}
@@ -56,11 +59,11 @@ def test_plans_are_many_and_cover_every_release():
     assert verified == covered
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+@pytest.mark.parametrize("plan", [*PLANS, *DEPLOYED], ids=lambda plan: plan.name)
 def test_shipped_plan_passes_the_engines_own_checks(plan, verdicts):
     verdict = verdicts[id(plan.job)]
     assert verdict.accepted, f"{verdict.stage}: {verdict.error_type}: {verdict.message}"
-    told = " ".join(note.message for note in plan.made.plan.notes)
+    told = " ".join(note.message for note in plan.notes)
     unexplained = [
         line
         for line in verdict.warnings
@@ -131,7 +134,8 @@ def cuda_plans():
 
 
 def test_cuda_plans_go_through_the_parsers_of_their_releases(contract_env):
-    plans = cuda_plans()
+    """Single machines, several nodes and pairs; the rehearsal on CPUs as well."""
+    plans = [*cuda_plans(), *parser_jobs()]
     answers = check_all([job for _, job in plans], contract_env)
     refused = {
         name: answer.message
@@ -139,4 +143,4 @@ def test_cuda_plans_go_through_the_parsers_of_their_releases(contract_env):
         if not answer.accepted
     }
     assert refused == {}
-    assert len(plans) >= 60
+    assert len(plans) >= 180

@@ -65,3 +65,36 @@ def test_a_plan_that_cant_run_is_refused(processes, message):
 
 def test_one_port_on_two_nodes_is_fine():
     plan_of(process("a", ports=(Port(1, "x"),)), process("b", node="two", ports=(Port(1, "x"),)))
+
+
+@pytest.mark.parametrize(
+    "options,told",
+    [
+        ({"chip": "a3"}, "60"),
+        ({"chip": "a3", "drain_s": 7}, "7"),
+        ({"chip": "a3", "drain_s": 0}, "0"),
+        ({"chip": "a3", "drain_s": 7, "extra": ("--shutdown-timeout", "9")}, "9"),
+        ({"chip": "h200", "drain_s": 7}, "7"),
+        ({"profile": "cpu", "drain_s": 7}, "7"),
+        ({"chip": "a3", "drain_s": 7, "engine_version": "0.13.0rc3"}, None),
+    ],
+    ids=str,
+)
+def test_the_drain_is_part_of_the_plan(options, told):
+    """vLLM has the flag since 0.18, so every release but the one on 0.13."""
+    process = compile_plan(LaunchRequest(**options, allow_unvalidated=True), catalog())
+    process = process.plan.processes[0]
+    argv = process.argv
+    said = argv[argv.index("--shutdown-timeout") + 1] if "--shutdown-timeout" in argv else None
+    assert (said, process.drain_s) == (told, int(told or 7))
+
+
+def test_every_release_on_vllm_0_18_or_later_is_told_to_drain():
+    for row in catalog().table("releases"):
+        chip = "a3" if row["engine"] == "vllm-ascend" else "h200"
+        request = LaunchRequest(
+            chip=chip, engine_version=row["version"], model="flash", allow_unvalidated=True
+        )
+        argv = compile_plan(request, catalog()).plan.processes[0].argv
+        major, minor = map(int, row["vllm"].split(".")[:2])
+        assert ("--shutdown-timeout" in argv) == ((major, minor) >= (0, 18)), row["version"]

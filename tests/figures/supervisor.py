@@ -1,11 +1,13 @@
 """The supervisor's figures, outside CI.
 
-    python -m tests.figures.supervisor [--runs 200] [--real 10] [--cycles 200] [--only strays,…]
+    python -m tests.figures.supervisor [--runs 200] [--cycles 200] [--only strays,…]
+    python -m tests.figures.supervisor --runs 0 --real 10 [--kinds TERM,…] [--dp 1,2]
 
-strays: processes alive 5 s after a kill, on the fake tree (``--runs`` a kind) and on the
+strays: processes alive 5 s after a kill, on the fake tree (``--runs`` a kind) or on the
 real CPU engine (``--real`` a kind, single and data parallel 2). stop: seconds from TERM to
-the end. report: seconds from a crash to the written exit report. size: memory and idle CPU.
-ready: seconds to the first token against bare ``vllm serve``. cycles: growth over starts.
+the end. report: seconds from a crash to the written exit report. size: memory and idle CPU
+of launcher, guardian and watcher. ready: seconds to the first token against bare ``vllm
+serve``. cycles: growth over starts. ``--runs 0`` leaves the fake engine out.
 """
 
 from __future__ import annotations
@@ -23,11 +25,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.run.real import RealRun, named
+from tests.figures.supervisor_real import REAL_KINDS, real_ready, real_strays
 from tests.support.fake_tree_run import Serving, Tree, until
 
-KINDS = ("TERM", "INT", "launcher", "api", "core", "worker")
-REAL_KINDS = {"api": "VLLM::APIServer", "core": "VLLM::EngineCore", "worker": "VLLM::Worker"}
+KINDS = ("TERM", "INT", "launcher", "api", "core", "worker", "guardian", "pair")
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
@@ -44,6 +45,12 @@ def hit(tree: Tree, serving: Serving, kind: str) -> None:
         serving.send(signal.Signals[f"SIG{kind}"])
     elif kind == "launcher":
         serving.process.kill()
+    elif kind == "pair":
+        os.kill(serving.process.pid, signal.SIGSTOP)
+        os.kill(tree.keepers()[1], signal.SIGKILL)
+        serving.process.kill()
+    elif kind == "guardian":
+        os.kill(tree.keepers()[1], signal.SIGKILL)
     else:
         os.kill(tree.pids(kind)[0], signal.SIGKILL)
 
@@ -55,9 +62,9 @@ def clean_after(tree: Tree, began: float) -> tuple[float, int]:
     return time.monotonic() - began, len(left)
 
 
-def fake_strays(place: Path, runs: int) -> None:
+def fake_strays(place: Path, runs: int, kinds: list[str]) -> None:
     """Kill each part of the fake tree and count what is alive 5 s after the launcher's end."""
-    for kind in KINDS:
+    for kind in kinds:
         strays, seconds, codes = 0, [], set()
         for number in range(runs):
             tree = Tree(place / f"{kind}-{number}", dp=2, tp=2, load_s=0)
@@ -73,34 +80,6 @@ def fake_strays(place: Path, runs: int) -> None:
             shutil.rmtree(tree.place)
         show("strays", engine="fake", kind=kind, runs=runs, strays=strays, codes=sorted(codes),
              clean_s=percentiles(seconds))  # fmt: skip
-
-
-def real_strays(place: Path, runs: int) -> None:
-    """The same on the real engine, single and with two replicas."""
-    for dp in (1, 2):
-        for kind in KINDS:
-            strays, seconds, codes, sizes = 0, [], set(), set()
-            for number in range(runs):
-                run = RealRun(place / f"real-{dp}-{kind}-{number}", dp)
-                run.ready()
-                tree = run.tree()
-                sizes.add(len(tree))
-                if kind in ("TERM", "INT"):
-                    run.process.send_signal(signal.Signals[f"SIG{kind}"])
-                elif kind == "launcher":
-                    run.process.kill()
-                else:
-                    word = "vllm serve" if (kind, dp) == ("api", 1) else REAL_KINDS[kind]
-                    os.kill(named(tree, word), signal.SIGKILL)
-                codes.add(run.process.wait(120))
-                began = time.monotonic()
-                while (left := run.left(tree)) and time.monotonic() - began < 5.0:
-                    time.sleep(0.02)
-                strays += len(left)
-                seconds.append(time.monotonic() - began)
-                run.kill_all(tree)
-            show("strays", engine=f"real dp{dp}", kind=kind, runs=runs, processes=sorted(sizes),
-                 strays=strays, codes=sorted(codes), clean_s=percentiles(seconds))  # fmt: skip
 
 
 def stop_latency(place: Path, runs: int) -> None:
@@ -138,18 +117,17 @@ def size(place: Path, seconds: float) -> None:
     serving = tree.serve()
     serving.ready()
     time.sleep(2)
-    guardian = tree.read("state")["members"][0]["guardian"]["pid"]
-    for name, pid in (("launcher", serving.process.pid), ("guardian", guardian)):
-        process = psutil.Process(pid)
-        before, began = sum(process.cpu_times()[:2]), time.monotonic()
-        if name == "launcher":
-            time.sleep(seconds)
-        used = sum(process.cpu_times()[:2]) - before
+    watcher, guardian = tree.keepers()
+    pids = {"launcher": serving.process.pid, "guardian": guardian, "watcher": watcher}
+    processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+    before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
+    time.sleep(seconds)
+    for name, process in processes.items():
+        used = sum(process.cpu_times()[:2]) - before[name]
         memory = process.memory_full_info()
         show("size", process=name, rss_mb=round(memory.rss / 1e6, 1),
-             uss_mb=round(memory.uss / 1e6, 1), fds=process.num_fds(),
-             cpu_percent=round(100 * used / (time.monotonic() - began + 1e-9), 3)
-             if name == "launcher" else None)  # fmt: skip
+             pss_mb=round(memory.pss / 1e6, 1), uss_mb=round(memory.uss / 1e6, 1),
+             fds=process.num_fds(), cpu_percent=round(100 * used / seconds, 3))  # fmt: skip
     serving.end(signal.SIGTERM)
 
 
@@ -181,32 +159,6 @@ def completes(url: str, model: str) -> bool:
     from ascend_v4.run.ready import ReadyProbe
 
     return ReadyProbe(url, model, timeout_s=10).generated()
-
-
-def real_ready(place: Path, runs: int) -> None:
-    """The same on the real engine, with the very arguments of the plan."""
-    ours, bare = [], []
-    for number in range(runs):
-        run = RealRun(place / f"real-ready-{number}")
-        began = time.monotonic()
-        facts = run.ready()
-        ours.append(time.monotonic() - began)
-        main = psutil.Process(run.read("state")["members"][0]["main"]["pid"])
-        argv, env = main.cmdline(), main.environ()
-        run.process.terminate()
-        run.process.wait()
-        began = time.monotonic()
-        with (place / "bare.err").open("wb") as log:
-            process = subprocess.Popen(argv, env=env, stderr=log, stdout=log)
-        while not completes(facts["endpoint"][:-3], facts["model"]):
-            assert process.poll() is None, (place / "bare.err").read_text()[-2000:]
-            time.sleep(0.05)
-        bare.append(time.monotonic() - began)
-        process.terminate()
-        process.wait()
-    added = statistics.median(ours) - statistics.median(bare)
-    show("ready", engine="real", runs=runs, ours=percentiles(ours), bare=percentiles(bare),
-         added_s=round(added, 3))  # fmt: skip
 
 
 def cycles(place: Path, count: int) -> None:
@@ -243,27 +195,31 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--idle", type=float, default=60.0)
     parser.add_argument("--only", default="strays,stop,report,size,ready,cycles")
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--dp", default="1,2")
     asked = parser.parse_args()
-    wanted = asked.only.split(",")
-    few = max(1, min(asked.runs, 50))
+    wanted, kinds = asked.only.split(","), asked.kinds.split(",")
+    few = min(asked.runs, 50)
     with tempfile.TemporaryDirectory(prefix="figures-") as name:
         place = Path(name)
-        work = {
+        fake = {
             "size": lambda: size(place, asked.idle),
             "stop": lambda: stop_latency(place, few),
             "report": lambda: crash_report(place, few),
             "ready": lambda: added_ready(place, min(few, 20)),
             "cycles": lambda: cycles(place, asked.cycles),
-            "strays": lambda: fake_strays(place, asked.runs),
+            "strays": lambda: fake_strays(place, asked.runs, kinds),
         }
-        for figure, measure in work.items():
-            if figure in wanted:
-                measure()
-        if asked.real:
-            if "ready" in wanted:
-                real_ready(place, min(asked.real, 3))
-            if "strays" in wanted:
-                real_strays(place, asked.real)
+        replicas = [int(word) for word in asked.dp.split(",")]
+        real_kinds = [kind for kind in REAL_KINDS if kind in kinds]
+        real = {
+            "ready": lambda: real_ready(place, min(asked.real, 3), show),
+            "strays": lambda: real_strays(place, asked.real, real_kinds, replicas, show),
+        }
+        for work, runs in ((fake, asked.runs), (real, asked.real)):
+            for figure, measure in work.items():
+                if runs and figure in wanted:
+                    measure()
 
 
 if __name__ == "__main__":

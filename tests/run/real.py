@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from ascend_v4.paths import engine_dir
-from tests.support.fake_tree_run import ROOT, free_port, runs
+from tests.support.fake_tree_run import ROOT, free_port, parent, runs
 
 REAL_ENV = dict(os.environ)
 
@@ -32,7 +33,9 @@ class RealRun:
         }
         words = ["serve", "--profile", "cpu", "--port", str(free_port()), "--json", *options]
         words += ["--", "--data-parallel-size", str(dp)] if dp > 1 else []
+        self.engine = engine_dir(REAL_ENV, "cpu")
         self.log = place / "serve.err"
+        self.began = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ascend_v4", *words],
@@ -53,9 +56,17 @@ class RealRun:
         return json.loads(text)
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return a JSON file of the newest run."""
-        newest = sorted((self.place / "state/ascend-v4/runs").iterdir())[-1]
-        return json.loads((newest / f"{name}.json").read_text())
+        """Return a JSON file of the newest run; {} while there is none."""
+        try:
+            newest = sorted((self.place / "state/ascend-v4/runs").iterdir())[-1]
+            return json.loads((newest / f"{name}.json").read_text())
+        except (OSError, IndexError):
+            return {}
+
+    def keepers(self) -> tuple[int, int]:
+        """Return the pids of the watcher and the guardian."""
+        guardian = parent(self.read("state")["members"][0]["main"]["pid"])
+        return parent(guardian), guardian
 
     def tree(self) -> dict[int, str]:
         """Return the pids below the launcher with what they call themselves."""

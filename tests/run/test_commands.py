@@ -47,6 +47,9 @@ def test_life_of_a_detached_run(trees):
     assert "swordfish" not in everything
     assert "hunter2" not in everything
     assert "token: ***" in logs
+    rows = [json.loads(line) for line in tree.run("logs", "--json", "-n", "9").stdout.splitlines()]
+    assert [f"{row['time']} {row['text']}" for row in rows] == logs.splitlines()[-9:]
+    assert {row["member"] for row in rows} == {"server"}
 
 
 def test_detached_failures_reach_the_caller(tree):
@@ -99,7 +102,7 @@ def test_logs_follow_until_the_end(trees):
     tree = trees(load_s=1)
     run_id = detach(tree)
     follower = subprocess.Popen(
-        tree.command("logs", run_id, "-f", "-n", "0"),
+        tree.command("logs", run_id, "-f", "-n", "0", "--json"),
         env=tree.env(),
         stdout=subprocess.PIPE,
         text=True,
@@ -107,7 +110,27 @@ def test_logs_follow_until_the_end(trees):
     tree.run("wait")
     tree.run("stop")
     out, _ = follower.communicate(timeout=20)
-    assert "Application startup complete." in out
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [set(row) for row in rows] == [{"member", "time", "text"}] * len(rows)
+    assert "INFO:     Application startup complete." in [row["text"] for row in rows]
+
+
+def test_a_torn_line_of_a_log_is_shown_whole(tree):
+    """Where a full disk cut a line, its text has no time of its own."""
+    path = tree.state / "ascend-v4" / "runs" / "20200101-000000-aaaa" / "logs"
+    path.mkdir(parents=True)
+    (path / "b.log").write_text("2026-11-23T20:51:12.001Z whole \u00e4\n12.002Z torn\n")
+    (path / "a.log").write_text("2026-11-23T20:51:13.001Z \n")
+    assert tree.run("logs", "--json").stdout.splitlines() == [
+        '{"member": "a", "time": "2026-11-23T20:51:13.001Z", "text": ""}',
+        '{"member": "b", "time": "2026-11-23T20:51:12.001Z", "text": "whole \u00e4"}',
+        '{"member": "b", "time": null, "text": "12.002Z torn"}',
+    ]
+    assert tree.run("logs").stdout.splitlines() == [
+        "a | 2026-11-23T20:51:13.001Z ",
+        "b | 2026-11-23T20:51:12.001Z whole \u00e4",
+        "b | 12.002Z torn",
+    ]
 
 
 def test_status_of_a_killed_launcher_tells_the_truth(tree):

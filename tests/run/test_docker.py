@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.support.fake_tree_run import until
+from tests.support.fake_tree_run import parent, until
 
 FAKE = '''#!{python} -IS
 """Enough of docker: run starts a container that outlives its client, rm kills it."""
@@ -30,6 +30,8 @@ def pid_of(name):
 if words[0] == "run":
     name = words[words.index("--name") + 1]
     inner = [words[words.index("--entrypoint") + 1], *words[words.index("IMAGE") + 1:]]
+    if inner[:2] == ["/bin/bash", "-c"]:
+        inner = inner[4:]
     inner[0] = HERE + "/vllm"
     env = {{k: v for k, v in os.environ.items() if not k.startswith("ASCEND_V4")}}
     code = "import os,sys,json; os.setsid(); p=os.fork(); p and os._exit(0); " \\
@@ -47,7 +49,10 @@ if words[0] == "run":
 elif words[0] == "rm":
     pid = pid_of(words[-1])
     if pid:
-        os.killpg(pid, signal.SIGKILL)
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         os.unlink(box(words[-1]))
 elif words[0] == "inspect":
     sys.exit(0 if pid_of(words[-1]) else 1)
@@ -117,7 +122,7 @@ def calls(tree):
     return [json.loads(line) for line in (tree.fake.bin / "docker.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", ["SIGTERM", "client", "launcher"])
+@pytest.mark.parametrize("kind", ["SIGTERM", "client", "launcher", "launcher and guardian"])
 def test_container_never_outlives_the_run(docked, kind):
     key = docked.place / "key"
     key.write_text("swordfish")
@@ -135,6 +140,9 @@ def test_container_never_outlives_the_run(docked, kind):
         os.kill(docked.read("state")["members"][0]["main"]["pid"], signal.SIGKILL)
         assert serving.end() == 9
     else:
+        if kind != "launcher":
+            serving.send(signal.SIGSTOP)
+            os.kill(parent(docked.read("state")["members"][0]["main"]["pid"]), signal.SIGKILL)
         serving.process.kill()
         serving.end()
     until(lambda: engine not in docked.alive(), 5.0)

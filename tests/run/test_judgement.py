@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ascend_v4.run.liveness import Liveness, Sample, parse_progress
 from ascend_v4.run.logs import LogFile, Masker, Tail, split, tail
 from ascend_v4.run.memory import DeviceUse, not_returned, npu_use, wait_returned
+from ascend_v4.run.notify import watchdog_period
 from ascend_v4.run.phases import Phases, strip_prefix
 from ascend_v4.run.restart import RestartPolicy
 from tests.support.fakehost import FakeHost
@@ -101,6 +102,22 @@ def test_progress_of_a_metrics_page():
     )
     assert parse_progress(page) == b"5.0 7.0 0.25"
     assert parse_progress(b"") == b""
+
+
+@pytest.mark.parametrize(
+    "env,seconds",
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "77"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "78"}, 0.0),
+        ({"WATCHDOG_USEC": "soon"}, 0.0),
+        ({"WATCHDOG_USEC": "0"}, 0.0),
+        ({}, 0.0),
+    ],
+    ids=str,
+)
+def test_watchdog_period(env, seconds):
+    assert watchdog_period(env, 77) == seconds
 
 
 GIB = 1024**3

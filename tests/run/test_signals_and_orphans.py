@@ -105,27 +105,55 @@ def test_04_sigkill_of_any_part(trees, role, ignore):
 
 
 def test_04_guardian_killed(trees):
-    """The launcher, a child subreaper, inherits the engine and ends it."""
+    """The watcher, a child subreaper, inherits the engine and ends it."""
     tree = trees(**TREE)
     serving = tree.serve()
     serving.ready()
     whole(tree)
-    until(lambda: len(tree.read("state")["members"][0]["processes"]) >= PROCESSES)
-    os.kill(tree.read("state")["members"][0]["guardian"]["pid"], signal.SIGKILL)
+    os.kill(tree.keepers()[1], signal.SIGKILL)
     assert serving.end() == 9
+    assert tree.strays() == []
+    assert list(tree.locks.iterdir()) == []
+
+
+def test_04_watcher_killed(trees):
+    """The guardian goes on without: nothing happens, and the end is as always."""
+    tree = trees(**TREE)
+    serving = tree.serve()
+    serving.ready()
+    whole(tree)
+    os.kill(tree.keepers()[0], signal.SIGKILL)
+    time.sleep(0.5)
+    assert len(tree.alive()) == PROCESSES
+    assert serving.end(signal.SIGTERM) == 143
     assert tree.strays() == []
 
 
-def test_04_launcher_and_guardian_killed_at_once(trees):
+@pytest.mark.parametrize("second", ["guardian", "watcher"])
+def test_04_launcher_and_another_killed_at_once(trees, second):
+    """Workers of another session, without our mark and deaf to TERM, end all the same."""
+    tree = trees(**TREE, bare=True, ignore_term=["api", "core", "worker", "helper"])
+    serving = tree.serve()
+    serving.ready()
+    whole(tree)
+    watcher, guardian = tree.keepers()
+    os.kill(serving.process.pid, signal.SIGSTOP)
+    os.kill({"guardian": guardian, "watcher": watcher}[second], signal.SIGKILL)
+    os.kill(serving.process.pid, signal.SIGKILL)
+    assert serving.end() == -9
+    until(lambda: not tree.strays(), 5.0)
+
+
+def test_04_all_three_killed_at_once(trees):
     """The engine is asked to stop by its parent-death signal; `reap` ends the rest."""
     tree = trees(**TREE, ignore_term=["api", "core", "worker", "helper"])
     serving = tree.serve()
     serving.ready()
     whole(tree)
-    guardian = tree.read("state")["members"][0]["guardian"]["pid"]
-    os.kill(serving.process.pid, signal.SIGSTOP)
-    os.kill(guardian, signal.SIGKILL)
-    os.kill(serving.process.pid, signal.SIGKILL)
+    ours = [serving.process.pid, *tree.keepers()]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in ours:
+            os.kill(pid, number)
     assert serving.end() == -9
     run_id = tree.run_dirs()[-1].name
     shown = tree.run("reap", run_id, "--json")
@@ -175,6 +203,16 @@ def test_07_term_in_every_phase(trees, phase):
     assert serving.end(number) == 143
     assert time.monotonic() - began < limit
     assert tree.strays() == []
+
+
+def test_20_drain_timeout_is_part_of_the_plan(tree):
+    words = tree.serve_words("--dry-run", "--json", "--drain-timeout", "7")
+    plan = json.loads(tree.run(*words).stdout)
+    (process,) = plan["processes"]
+    argv = process["argv"]
+    assert argv[argv.index("--shutdown-timeout") + 1] == "7"
+    assert process["drain_s"] == 7
+    assert plan["origins"]["flag.shutdown-timeout"] == "rule:drain-ascend"
 
 
 def test_20_requests_in_flight_finish(trees):

@@ -57,6 +57,41 @@ def test_a_published_start_proves_its_own_launch():
     assert size(replace(launch, batched_tokens=launch.batched_tokens + 1)).verdict == "unsure"
 
 
+PRO_PREFILL = {
+    "chip": "a3",
+    "nodes": 2,
+    "model": "pro",
+    "context": 1 << 20,
+    "tensor_parallel_size": 16,
+    "data_parallel_size": 2,
+    "max_num_batched_tokens": 2048,
+}
+
+
+def test_a_start_with_more_of_the_memory_proves_that_much_less():
+    eager = ("--enforce-eager",)
+    whole = sizing(**PRO_PREFILL, gpu_memory_utilization=0.94, extra=eager)
+    less = sizing(**PRO_PREFILL, gpu_memory_utilization=0.92, extra=eager)
+    budgets = budget_of(whole), budget_of(less)
+    assert [budget.anchor for budget in budgets] == ["ci-pro-a3-1m-prefill"] * 2
+    assert budgets[0].available.low - budgets[1].available.low == pytest.approx(0.02 * 64)
+    assert (size(whole).verdict, size(less).verdict) == ("fits", "unsure")
+
+
+def test_a_start_without_graphs_proves_nothing_about_one_with():
+    assert budget_of(sizing(**PRO_PREFILL, gpu_memory_utilization=0.94)).anchor == ""
+
+
+def test_another_model_s_startup_anchors_nothing():
+    a2 = {"chip": "a2", "max_num_batched_tokens": 2048}
+    pro = budget_of(sizing(**a2, model="pro", nodes=4))
+    assert (pro.anchor, pro.other) == ("K05", pytest.approx((6.5106, 9.5106)))
+    assert budget_of(sizing(**a2)).anchor == ""
+    # More tokens widen it, and never beyond what was ever published.
+    many = budget_of(sizing(chip="a2", model="pro", nodes=4, max_num_batched_tokens=8192))
+    assert many.other == pytest.approx((6.5106, 17.0))
+
+
 def test_a_release_without_known_arithmetic_is_unsure_and_says_so():
     sized = size(sizing(chip="a3", engine_version="0.13.0rc3"))
     assert (sized.verdict, sized.exit_code) == ("unsure", 16)
@@ -124,6 +159,12 @@ def test_layouts_are_ranked_by_what_they_hold():
     held = [row["concurrency"][0] for row in rows if row["verdict"] == "fits"]
     assert held == sorted(held, reverse=True)
     assert all(row["tensor_parallel_size"] <= 8 for row in rows)
+
+
+def test_layouts_that_may_not_fit_are_ranked_by_the_room_of_a_replica():
+    rows = ranked_layouts(sizing(chip="a2"))
+    assert {row["verdict"] for row in rows} == {"unsure"}
+    assert [row["tensor_parallel_size"] for row in rows] == [8, 4, 2, 1]
 
 
 @pytest.mark.parametrize(("version", "tokens"), [("0.25.1", 104), ("0.26.0", 208), ("0.32.0", 208)])

@@ -19,13 +19,15 @@ too. Acts by ``vllm.json`` beside itself; every key may be left out:
   leak              one worker stays when the server ends in order
   blind_core        engine cores don't mind the death of a worker
   bare              workers run with an empty environment
-  memory            path of a file that holds the bytes in use while a worker lives
+  traceable        workers may be traced by any process of their user (Yama forbids it)
+  memory           path of a file that gets the pids of the workers, see fake_npu.py
   first             a script for the first start only, laid over this one
 
 Each process adds a line {"role", "pid"} to ``tree.jsonl``. Standard library only.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -91,6 +93,8 @@ def helper():
 def worker():
     os.setsid()
     helper()
+    if SCRIPT.get("traceable"):
+        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)
     if SCRIPT.get("memory"):
         with open(SCRIPT["memory"], "a") as file:
             file.write(f"{os.getpid()}\n")
@@ -240,7 +244,8 @@ def main(argv):
     where = (option(argv, "--host", "127.0.0.1"), int(option(argv, "--port", "8000")))
     Handler.model = option(argv, "--served-model-name", "fake")
     try:
-        server = Server(where, Handler)
+        # A headless process has engines and no API.
+        server = Server(where, Handler) if "--headless" not in argv else None
     except OSError as error:
         os.write(2, f"OSError: {error}\n".encode())
         return 1
@@ -249,7 +254,7 @@ def main(argv):
     if "api" not in SCRIPT.get("ignore_term", ()):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: asked.append(1))
-    for work in (lambda: watch(cores), server.serve_forever):
+    for work in (lambda: watch(cores), *([server.serve_forever] if server else [])):
         threading.Thread(target=work, daemon=True).start()
     for line in SCRIPT.get("stderr", ()):
         os.write(2, line.encode() + b"\n")

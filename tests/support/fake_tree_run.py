@@ -42,6 +42,11 @@ def runs(pid: int) -> bool:
         return False
 
 
+def parent(pid: int) -> int:
+    """Return the parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 class Tree:
     """A fake A3 host with an engine that forks, weights, and locks and state of its own."""
 
@@ -61,6 +66,16 @@ class Tree:
     def script(self, **script: Any) -> None:
         """Say how the engine acts from its next start on."""
         (self.fake.bin / "vllm.json").write_text(json.dumps(script))
+
+    def npus(self, **script: Any) -> Path:
+        """Add an npu-smi that shows the workers' memory; return the list of who holds it."""
+        memory = self.place / "memory"
+        code = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv.pop(0); "
+        code += "runpy.run_module('tests.support.fake_npu', run_name='__main__', alter_sys=False)"
+        line = f'exec "{sys.executable}" -IS -c "{code}" "{ROOT}" npu-smi "{memory}" "$@"'
+        self.fake.program("npu-smi", f"#!/bin/sh\n{line}\n")
+        self.script(memory=str(memory), **script)
+        return memory
 
     def env(self, **more: str) -> dict[str, str]:
         """Return the environment of a command on this host."""
@@ -104,6 +119,11 @@ class Tree:
         path = self.fake.bin / "tree.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [row["pid"] for row in rows if role in (None, row["role"])]
+
+    def keepers(self) -> tuple[int, int]:
+        """Return the pids of the first member's watcher and guardian, while the engine lives."""
+        guardian = parent(self.pids("api")[-1])
+        return parent(guardian), guardian
 
     def alive(self) -> list[int]:
         """Return the engine's processes that still run."""

@@ -1,0 +1,1 @@
+"""A deployment over several nodes, run from one place."""

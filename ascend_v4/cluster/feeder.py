@@ -1,0 +1,112 @@
+"""The feeder: stands between the coordinator and the way to one node.
+
+It starts the way (``ssh …``), writes the topology and then a line every few seconds into
+its stdin, and turns signals into lines: TERM and INT are ``stop``, a second one and QUIT are
+``stop now``, USR1 is ``generate``, USR2 ``serving``. It passes the node's output on in whole
+lines and ends with the node's exit code. Killed, it closes the way, and the node stops.
+
+``python -I -S feeder.py BEAT_S TOPOLOGY WORD…``; standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+__all__ = ["Feeder", "main"]
+
+BEAT = "beat"
+STOP = "stop"
+LINES = {signal.SIGUSR1: "generate", signal.SIGUSR2: "serving", signal.SIGQUIT: "stop now"}
+
+
+class Feeder:
+    """Feeds one node; ``beat_s`` is the time between two lines, in seconds."""
+
+    def __init__(self, beat_s: float, argv: list[str]) -> None:
+        self.beat_s = beat_s
+        self.asked: list[int] = []
+        self.hung_up = False
+        self.wake_r, self.wake_w = os.pipe()
+        os.set_blocking(self.wake_w, False)
+        signal.set_wakeup_fd(self.wake_w, warn_on_full_buffer=False)
+        stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+        for number in (*stopping, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+            signal.signal(number, lambda number, _: self.asked.append(number))
+        self.way = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        pipes = [pipe for pipe in (self.way.stdout, self.way.stderr) if pipe]
+        self.copiers = [threading.Thread(target=copy, args=(p,), daemon=True) for p in pipes]
+        for copier in self.copiers:
+            copier.start()
+
+    def run(self, topology: str) -> int:
+        """Feed until the way ends; return its exit status as a shell gives it."""
+        body = [line for line in topology.splitlines() if line != "..."]
+        self.write("\n".join([*body, "..."]))
+        while self.way.poll() is None:
+            if select.select([self.wake_r], [], [], self.beat_s)[0]:
+                os.read(self.wake_r, 4096)
+                self.obey()
+            else:
+                self.write(BEAT)
+        for copier in self.copiers:
+            # A process that was left behind on this side may hold the pipe open.
+            copier.join(2.0)
+        code = self.way.returncode
+        return 128 - code if code < 0 else code
+
+    def obey(self) -> None:
+        """Turn the signals that came into lines."""
+        while self.asked:
+            number = self.asked.pop(0)
+            if number in LINES:
+                self.write(LINES[signal.Signals(number)])
+            elif number != signal.SIGCHLD:
+                self.write(STOP)
+                self.hung_up = self.hung_up or number == signal.SIGHUP
+
+    def write(self, line: str) -> None:
+        """Write one line; a way that is closed shows as its end."""
+        assert self.way.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self.way.stdin.write(line.encode() + b"\n")
+            self.way.stdin.flush()
+
+
+def copy(pipe: IO[bytes]) -> None:
+    """Copy whole lines to our stdout, so that two streams never mix within one."""
+    rest = b""
+    while data := os.read(pipe.fileno(), 65536):
+        whole, newline, rest = (rest + data).rpartition(b"\n")
+        put(whole + newline)
+    put(rest + b"\n" if rest else b"")
+
+
+def put(data: bytes) -> None:
+    """Write everything; a reader that is gone stops nothing."""
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(1, data) :]
+
+
+def main(argv: list[str]) -> int:
+    """Feed one node, see the module."""
+    feeder = Feeder(float(argv[0]), argv[2:])
+    code = feeder.run(Path(argv[1]).read_text(encoding="utf-8"))
+    if feeder.hung_up:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGHUP)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,129 @@
+"""What every rendering shares: names, a header, and the reasons behind each value."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ascend_v4 import __version__
+from ascend_v4.core.plan import Process
+from ascend_v4.topology.deployment import Deployment
+
+__all__ = [
+    "ROUTER_PACKAGE",
+    "argv_lines",
+    "flag_reason",
+    "group_label",
+    "header",
+    "is_secret",
+    "made_by_us",
+    "quote",
+    "quoted",
+    "reason",
+    "resource_name",
+    "secrets_of",
+]
+
+#: The router of the catalog's `routers` table, as pip names it.
+ROUTER_PACKAGE = "vllm-router==0.1.17"
+LONGEST = 50
+#: First line of each file, and how a file of ours is told from the user's own.
+MADE_BY = f"Made by ascend-v4 {__version__} render"
+
+
+def made_by_us(path: Path) -> bool:
+    """Whether a file says that render made it; one that can't be read is the user's."""
+    try:
+        return "Made by ascend-v4" in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def header(deployment: Deployment, target: str, *more: str) -> list[str]:
+    """Return the comment lines (without ``#``) that open a file."""
+    plan = deployment.nodes[0].plan
+    lines = [
+        f"{MADE_BY} {target}; edit the topology and render again.",
+        f"{deployment.topology.name}: {plan.checkpoint} on {plan.chip} with {plan.engine}"
+        f" {plan.engine_version} ({plan.validated.status})",
+    ]
+    unsure = [note for note in deployment.notes() if note.severity in ("risk", "warn")]
+    lines += [f"{note.severity}: {note.message} ({note.source})" for note in unsure]
+    return [*lines, *more]
+
+
+def reason(deployment: Deployment, process: Process, path: str) -> str:
+    """Return why a value stands, ``why (source)``, or ``""``; path is env.NAME or flag.name."""
+    row = deployment.rows.get(deployment.group_of(process), {}).get(path)
+    return f"{row['reason']} ({row['source']})" if row else ""
+
+
+def flag_reason(deployment: Deployment, process: Process, words: Sequence[str]) -> str:
+    """Return why a flag stands, a line for each key of a JSON-valued one, or ``""``.
+
+    A flag may also be the negation (``--no-x``) of its row's.
+    """
+    rows = deployment.rows.get(deployment.group_of(process), {})
+    name = words[0].removeprefix("--")
+    lines = []
+    for path, row in rows.items():
+        if path in (f"flag.{name}", f"flag.{name.removeprefix('no-')}"):
+            lines.append(f"{row['reason']} ({row['source']})")
+        elif path.startswith(f"flag.{name}."):
+            key = path.removeprefix(f"flag.{name}.")
+            lines.append(f"{key}: {row['reason']} ({row['source']})")
+    return "\n".join(lines)
+
+
+def argv_lines(process: Process) -> list[list[str]]:
+    """Return the argument list in groups: the program first, then a flag with its values each."""
+    groups: list[list[str]] = []
+    for word in process.argv:
+        if not groups or word.startswith("--"):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+def secrets_of(deployment: Deployment) -> dict[str, str]:
+    """Return every secret variable with the file that holds it."""
+    found: dict[str, str] = {}
+    for _, process in deployment.processes():
+        found.update(process.secret_env)
+    return found
+
+
+def is_secret(deployment: Deployment) -> bool:
+    """Whether the deployment needs a secret at all."""
+    return bool(secrets_of(deployment))
+
+
+def group_label(deployment: Deployment, process: Process) -> str:
+    """Return the group of a server, ``router`` for the router."""
+    return deployment.group_of(process) or process.role
+
+
+def resource_name(*parts: str) -> str:
+    """Return an RFC 1123 label that leaves room for pod indices in 63 characters.
+
+    A name that is too long is cut and told apart by a hash.
+    """
+    name = "-".join(part for part in parts if part)
+    if len(name) <= LONGEST:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST - 9].rstrip('-')}-{mark}"
+
+
+def quote(word: str) -> str:
+    """Return a word quoted for a shell; a comma is quoted too, or an array looks misspelt."""
+    quoted = shlex.quote(word)
+    return f"'{word}'" if quoted == word and "," in word else quoted
+
+
+def quoted(words: Sequence[str]) -> tuple[str, ...]:
+    """Return words quoted for a shell."""
+    return tuple(quote(word) for word in words)

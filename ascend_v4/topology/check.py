@@ -1,0 +1,245 @@
+"""Check a deployment as a whole: what no engine sees, because each sees one process.
+
+The rules are rows of ``deployment_rules``; this judges every subject by them and shows
+the lines of the file. What a single process breaks comes with the plans as notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ascend_v4.catalog.load import Catalog, Row
+from ascend_v4.core.conditions import applies, evaluate
+from ascend_v4.core.finding import Evidence, Finding, refusing, worst_first
+from ascend_v4.core.rules import fill
+from ascend_v4.errors import AscendV4Error, ExitCode
+
+from .deploy import Draft, chosen, drafted, gathered
+from .deployment import Deployment
+from .lines import Lines, Path
+from .planned_subjects import compiled_of, layout_subjects, router_subject, subjects_of_draft
+from .read import TopologyError, TopologyFile, problem
+from .subjects import Plain, Subject, subjects_of_file
+
+__all__ = ["Checked", "check_topology", "planned", "refuse"]
+
+#: How many places one finding shows.
+PLACES = 10
+#: Which key of the file an unknown word stands under.
+KEY_OF = {
+    "unknown-chip": "chip",
+    "unknown-release": "engine_version",
+    "unknown-model": "model",
+    "unknown-profile": "profile",
+    "chip-of-another-profile": "chip",
+    "no-profile": "profile",
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A checked topology: its findings, and its deployment unless there can't be one."""
+
+    findings: tuple[Finding, ...]
+    deployment: Deployment | None = None
+
+
+def planned(file: TopologyFile, catalog: Catalog, models: str = "models") -> Deployment:
+    """Return the checked deployment of a topology, every finding with it.
+
+    Raises AscendV4Error (refused) naming every error with its line, TopologyError (usage)
+    for words that the catalog doesn't know.
+    """
+    checked = check_topology(file, catalog, models)
+    refuse(checked.findings)
+    assert checked.deployment is not None
+    return checked.deployment
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Raise AscendV4Error (refused, 3) where a finding refuses the deployment."""
+    broken = refusing(findings)
+    if broken:
+        lines = [f"{where(note)}{note.message} [{note.id}]" for note in broken]
+        text = "\n  also ".join(lines)
+        raise AscendV4Error(ExitCode.REFUSED, broken[0].id, text, broken[0].fix)
+
+
+def where(finding: Finding) -> str:
+    """Return the first place of a finding as ``file:line: ``."""
+    first = next(iter(finding.evidence), None)
+    return f"{first.file}:{first.line}: " if first else ""
+
+
+def check_topology(file: TopologyFile, catalog: Catalog, models: str = "models") -> Checked:
+    """Return every finding about a topology, and its deployment if it could be planned.
+
+    Raises TopologyError (usage) for words that the catalog doesn't know.
+    """
+    try:
+        return checked_file(file, catalog, models)
+    except AscendV4Error as error:
+        if isinstance(error, TopologyError) or error.code not in (
+            ExitCode.USAGE,
+            ExitCode.REFUSED,
+        ):
+            raise
+        found = problem(error.message, file.lines.evidence((KEY_OF.get(error.kind, "name"),)))
+        found = replace(found, id=error.kind, fix=error.next)
+        if error.code == ExitCode.REFUSED:
+            return Checked((found,))
+        raise TopologyError([found]) from error
+
+
+def checked_file(file: TopologyFile, catalog: Catalog, models: str) -> Checked:
+    """Return what :func:`check_topology` does; unknown words raise as the catalog has them."""
+    plain = Plain(file.topology, catalog)
+    check_words(file, plain)
+    book = Book(catalog, file.lines)
+    book.judge(subjects_of_file(plain))
+    if book.stopped:
+        return Checked(book.findings())
+    facts, sizes = chosen(Draft(file.topology, catalog, models))
+    book.judge(layout_subjects(plain, facts, sizes))
+    book.judge([router_subject(plain, facts, sizes)])
+    if book.stopped:
+        return Checked(book.findings())
+    draft = drafted(file.topology, catalog, models)
+    book.judge(subjects_of_draft(plain, draft))
+    book.add_notes(draft)
+    findings = book.findings()
+    if any(finding.id == "port-collision" for finding in findings):
+        # A plan in which two processes want one port isn't a plan.
+        return Checked(findings)
+    return Checked(findings, replace(gathered(draft), findings=findings))
+
+
+def check_words(file: TopologyFile, plain: Plain) -> None:
+    """Raise TopologyError for chips that the catalog doesn't know and arguments it can't read."""
+    from ascend_v4.core.launch import parse_flags
+
+    found = []
+    said: set[str] = set()
+    for place, node in enumerate(file.topology.nodes):
+        name = node.chip or plain.default_chip
+        if name in said:
+            continue
+        said.add(name)
+        path: Path = ("nodes", place, "chip") if node.chip else ("chip",)
+        found += attempt(partial(plain.catalog.chip, name), file.lines, path)
+    for place, group in enumerate(file.topology.groups):
+        words = partial(parse_flags, tuple(group.extra))
+        found += attempt(words, file.lines, ("groups", place, "extra"))
+    if found:
+        raise TopologyError(found)
+
+
+def attempt(call: Callable[[], object], lines: Lines, path: Path) -> list[Finding]:
+    """Return the finding of a call's error, if it raises one."""
+    try:
+        call()
+    except AscendV4Error as error:
+        found = problem(error.message, lines.evidence(path))
+        return [replace(found, id=error.kind, fix=error.next)]
+    return []
+
+
+class Book:
+    """Judges subjects by the rules of the catalog and keeps what they break."""
+
+    def __init__(self, catalog: Catalog, lines: Lines) -> None:
+        """Take the rules by what they judge."""
+        self.catalog, self.lines = catalog, lines
+        self.rules: dict[str, list[Row]] = {}
+        for row in catalog.table("deployment_rules"):
+            self.rules.setdefault(row["subject"], []).append(row)
+        self.broken: dict[str, tuple[Row, list[Subject]]] = {}
+        self.notes: list[Finding] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether something is broken that makes planning meaningless."""
+        return any(row.get("stops") for row, _ in self.broken.values())
+
+    def judge(self, subjects: Iterable[Subject]) -> None:
+        """Note every rule that a subject breaks."""
+        for subject in subjects:
+            for row in self.rules.get(subject.kind, ()):
+                scope = row.get("applies", {})
+                facts = subject.facts
+                if applies(scope, facts, self.catalog) and evaluate(row["condition"], facts):
+                    self.broken.setdefault(row["id"], (row, []))[1].append(subject)
+
+    def add_notes(self, draft: Draft) -> None:
+        """Take over the notes of the plans, each with the lines of the groups that have it."""
+        groups: dict[Finding, list[int]] = {}
+        for place, group in enumerate(draft.topology.groups):
+            for compiled in draft.compiled[group.name]:
+                for note in [*compiled.plan.notes, *fit_notes(draft, place, compiled)]:
+                    places = groups.setdefault(note, [])
+                    if place not in places:
+                        places.append(place)
+        covered = {name for row, _ in self.broken.values() for name in row.get("covers", ())}
+        for note, places in groups.items():
+            if note.id not in covered:
+                seen = [self.lines.evidence(("groups", place)) for place in places]
+                self.notes.append(replace(note, evidence=tuple(seen[:PLACES])))
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return every finding, the gravest first, in the order of the catalog."""
+        covered = {name for row, _ in self.broken.values() for name in row.get("covers", ())}
+        order = [row["id"] for row in self.catalog.table("deployment_rules")]
+        found: list[Finding] = []
+        for ident in sorted(self.broken, key=order.index):
+            row, subjects = self.broken[ident]
+            if ident not in covered:
+                found += self.told(row, subjects)
+        return tuple(worst_first([*found, *self.notes]))
+
+    def told(self, row: Row, subjects: list[Subject]) -> Iterator[Finding]:
+        """Yield a rule's findings: one for each cause, or one for all together."""
+        if not row.get("together"):
+            for subject in subjects:
+                yield finding(row, subject.facts, self.evidence(row, [subject]))
+            return
+        names = [str(subject.facts["name"]) for subject in subjects]
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        facts = {**subjects[0].facts, "count": len(names), "names": listed}
+        yield finding(row, facts, self.evidence(row, subjects))
+
+    def evidence(self, row: Row, subjects: list[Subject]) -> tuple[Evidence, ...]:
+        """Return the lines of subjects that break a rule."""
+        paths: list[Path] = []
+        for subject in subjects[:PLACES]:
+            at = row.get("at", "")
+            key: Path = (*subject.path, *at.split(".")) if at else subject.path
+            paths.append(subject.places.get(at, key))
+            paths += [path for path in subject.also if self.lines.has(path)]
+        return tuple(dict.fromkeys(self.lines.evidence(path) for path in paths))
+
+
+def fit_notes(draft: Draft, place: int, compiled: Any) -> list[Finding]:
+    """Return whether a group's launch fits in its devices, told once for the group.
+
+    Nothing where a rule refuses the launch: it may well be for the same memory.
+    """
+    from ascend_v4.sizing.check import fit_check
+
+    first = compiled is compiled_of(draft, draft.topology.groups[place])
+    return fit_check(compiled) if first and not refusing(compiled.plan.notes) else []
+
+
+def finding(row: Row, facts: Mapping[str, Any], evidence: tuple[Evidence, ...]) -> Finding:
+    """Return the finding of a broken deployment rule."""
+    return Finding(
+        row["id"],
+        row["severity"],
+        fill(row["message"], facts),
+        fill(row["fix"], facts),
+        row["source"],
+        row.get("confidence", "stated"),
+        evidence,
+    )

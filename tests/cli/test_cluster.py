@@ -1,0 +1,178 @@
+"""``ascend-v4 cluster`` and ``serve --topology`` without starting anything."""
+
+import json
+import shlex
+
+import pytest
+
+from ascend_v4.cluster.preflight import Answer, examine
+from tests.support.fakehost import FakeHost
+
+TOPOLOGY = """\
+schema: 1
+name: rehearse
+profile: cpu
+model: rehearsal
+allow_unvalidated: true
+nodes:
+- {name: n0, address: 10.0.0.1, interface: eth0}
+- {name: n1, address: 10.0.0.2, connect: 'root@head:n1', interface: eth0}
+- {name: n2, address: 10.0.0.3, connect: 'exec: docker exec -i n2', interface: eth0}
+- {name: n3, address: 10.0.0.4, connect: local, interface: eth0}
+groups:
+- {name: server, nodes: [n0, n1, n2, n3], data_parallel_size: 4, tensor_parallel_size: 1}
+"""
+SSH = (
+    "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 --"
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "topology.yaml"
+    path.write_text(TOPOLOGY)
+    return path
+
+
+def test_dry_run_shows_each_way_and_each_command(ascend, file):
+    done = ascend("cluster", "up", "-f", file, "--dry-run", "--json", "--drain-timeout", "5")
+    told = json.loads(done.out)
+    assert told["endpoint"] == "http://10.0.0.1:8000/v1"
+    serve = "ascend-v4 serve --topology - --node {} --lease 30 --json --drain-timeout 5"
+    ways = [shlex.join(row["argv"]) for row in told["nodes"]]
+    assert ways[0] == f"{SSH} 10.0.0.1 {shlex.quote(serve.format('n0'))}"
+    assert ways[1] == f"{SSH} root@head:n1 {shlex.quote(serve.format('n1'))}"
+    assert ways[2] == f"docker exec -i n2 {serve.format('n2')}"
+    assert ways[3].endswith(f"-m {serve.format('n3').replace('ascend-v4', 'ascend_v4')}")
+    heads = {row["node"]: list(row["processes"]) for row in told["nodes"]}
+    assert heads == {f"n{n}": [f"server-0-{n}"] for n in range(4)}
+    last = told["nodes"][3]["processes"]["server-0-3"]
+    assert last.endswith("--data-parallel-rpc-port 12321 \\\n  --headless")
+    assert "--shutdown-timeout 5 " in last
+
+
+def test_dry_run_as_text(ascend, file):
+    done = ascend("serve", "--topology", file, "--node", "n1", "--dry-run")
+    assert done.code == 0
+    first, *rest = done.out.splitlines()
+    assert first == "# server-0-1 on n1"
+    lines = ascend("cluster", "up", "-f", file, "--dry-run").out.splitlines()
+    at = lines.index("# which there runs server-0-1:")
+    assert lines[at - 1].startswith(SSH)
+    assert lines[at + 1 : at + 1 + len(rest)] == rest
+
+
+def test_another_ssh_and_another_program(ascend, file, tmp_path):
+    host = FakeHost(tmp_path, {"ASCEND_V4_SSH": "ssh -F my.cfg"}).host()
+    words = ["cluster", "up", "-f", file, "--dry-run", "--json", "--program", "/opt/x"]
+    told = json.loads(ascend(*words, host=host).out)
+    assert told["nodes"][0]["argv"][:3] == ["ssh", "-F", "my.cfg"]
+    assert told["nodes"][0]["argv"][-1].startswith("/opt/x serve --topology - --node n0 ")
+    assert told["nodes"][3]["argv"][0] == "/opt/x"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "kind", "message"),
+    [
+        (["--node", "n9"], 2, "unknown-node", "node 'n9' is not in the topology."),
+        ([], 2, "which-node", "the topology has 4 nodes and none was named: n0, n1, n2, n3"),
+        (
+            ["--node", "n0", "--chip", "a3", "--allow-unvalidated", "--", "--seed", "1"],
+            2,
+            "topology-and-options",
+            "a topology says what is launched,"
+            " so --chip, --allow-unvalidated, -- EXTRA can't stand beside it",
+        ),
+        (
+            ["--node", "n0", "--lease", "9", "--detach"],
+            2,
+            "lease",
+            "--lease and --detach exclude each other: who holds the lease decides",
+        ),
+    ],
+)
+def test_what_cannot_stand_together(ascend, file, options, code, kind, message):
+    done = ascend("serve", "--json", "--topology", file, *options)
+    error = json.loads(done.err.splitlines()[-1])["error"]
+    assert (done.code, error["kind"]) == (code, kind)
+    assert error["message"].startswith(message)
+
+
+def test_a_file_of_launch_options_beside_a_topology(ascend, file, tmp_path):
+    (tmp_path / "more.yaml").write_text("context: 8192\n")
+    done = ascend("serve", "--topology", file, "--config", tmp_path / "more.yaml", "--dry-run")
+    assert (done.code, "so --config can't stand beside it" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("option", [["--node", "n0"], ["--lease", "5"]])
+def test_only_beside_a_topology(ascend, option):
+    done = ascend("serve", "--json", *option)
+    assert (done.code, json.loads(done.err)["error"]["kind"]) == (2, "no-topology")
+
+
+def test_a_node_that_runs_nothing(ascend, file):
+    file.write_text(TOPOLOGY.replace("nodes: [n0, n1, n2, n3], data_parallel_size: 4",
+                                     "nodes: [n0, n1], data_parallel_size: 2"))  # fmt: skip
+    done = ascend("serve", "--json", "--topology", file, "--node", "n3")
+    assert json.loads(done.err)["error"]["message"].startswith("node 'n3' runs nothing.")
+
+
+def test_nothing_was_ever_started(ascend, file):
+    done = ascend("cluster", "logs", "-f", file)
+    assert (done.code, done.err.splitlines()[0]) == (2, "error: this user has no run of rehearse")
+
+
+# What the nodes say of themselves, compared
+
+GOOD = {"version": "1", "serves": True, "weights": "v1 a", "engine": "0.32.0"}
+
+
+def answers(*changes, skews=()):
+    rows = [Answer(f"n{n}", {**GOOD, **change}) for n, change in enumerate(changes)]
+    return [Answer(a.node, a.facts, skew_s=s) for a, s in zip(rows, skews or [0] * 9, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (answers({}, {}, {}), []),
+        (
+            answers({}, {"version": "2"}, {}),
+            [("versions-differ", "error", "node n1 has ascend-v4 2, n0 has ascend-v4 1")],
+        ),
+        (
+            answers({}, {}, {"weights": "v1 b"}),
+            [("weights-differ", "error", "node n2 has weights v1 b, n0 has weights v1 a")],
+        ),
+        (
+            answers({}, {"weights": "none: /m isn't there"}),
+            [("no-weights", "error", "node n1: /m isn't there")],
+        ),
+        (
+            answers({"engine": None}, {}),
+            [("no-engine", "error", "node n0 has no engine: no vllm on PATH and none of ours")],
+        ),
+        (
+            answers({"engine": "0.31.0"}, {"engine": "0.32.0"}, {}),
+            [("engines-differ", "error", "node n0 has engine 0.31.0, n1 has engine 0.32.0")],
+        ),
+        (
+            answers({"serves": False, "weights": None, "engine": None}, {}),
+            [],
+        ),
+        (
+            answers({}, {}, skews=(4.9, -6.2)),
+            [("clocks-differ", "warn", "the clock of node n1 is 6 s behind this machine's")],
+        ),
+        (
+            answers({}, {}, skews=(61.0, 0.0)),
+            [("clocks-differ", "error", "the clock of node n0 is 61 s ahead of this machine's")],
+        ),
+    ],
+)
+def test_nodes_compared(given, found):
+    assert [(one.id, one.severity, one.message) for one in examine(given)] == found
+
+
+def test_weights_that_are_built_on_demand_may_be_missing():
+    assert examine(answers({}, {"weights": "none: /m isn't there"}), built=True) == []

@@ -1,0 +1,138 @@
+"""Nodes behind a real sshd: reached, refused, cut off."""
+
+import os
+import shutil
+import signal
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.fake_tree_run import free_port, until
+
+from . import netns
+from .sshd import Sshd, client, key, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@pytest.fixture
+def served(nodes, tmp_path):
+    """Make fake nodes behind an sshd each; ``net`` puts them into namespaces."""
+    with ExitStack() as stack:
+
+        def make(count=2, net=None, **script):
+            made = nodes(count, **script)
+            doors = []
+            topology = made.deployment.topology
+            for node, tree in enumerate(made.trees):
+                address = net.address(node) if net else f"127.0.0.{node + 2}"
+                words = net.words(node) if net else ()
+                door = Sshd(tree.place / "ssh", tree.env(), address, words)
+                stack.callback(door.close)
+                doors.append(door)
+                topology["nodes"][node] |= {"address": address, "connect": door.destination()}
+            # All doors open to one key.
+            for door in doors[1:]:
+                shutil.copy(doors[0].place / "authorized_keys", door.place / "authorized_keys")
+            made.deployment.write(topology)
+            made.doors = doors
+            known = "".join(door.known() for door in doors)
+            ssh = client(tmp_path / "user", doors[0].user_key, known)
+            made.deployment.env["ASCEND_V4_SSH"] = ssh
+            return made
+
+        yield make
+
+
+def test_two_nodes_over_ssh(served):
+    two = served()
+    facts = two.up().ready()
+    assert facts["endpoint"] == f"http://127.0.0.2:{two.trees[0].port}/v1"
+    assert two.deployment.end(signal.SIGTERM) == 143
+    assert two.exits() == [143, 143]
+    assert two.alive() == {}
+
+
+def test_coordinator_killed_leaves_nothing_behind_ssh(served):
+    """The way closes with it: each node ends by a last `stop`, else by its lost lease."""
+    two = served()
+    two.up("--skip-preflight", "--no-check-engine").ready()
+    two.deployment.end(signal.SIGKILL)
+    until(lambda: two.alive() == {} and set(two.exits()) <= {17, 143}, 15)
+
+
+def wrong_key(two, place):
+    ssh = client(place / "stranger", key(place / "other"), "".join(d.known() for d in two.doors))
+    two.deployment.env["ASCEND_V4_SSH"] = ssh
+    return "Permission denied (publickey).", "not used: either node may be named first"
+
+
+def unknown_host(two, place):
+    known = two.doors[0].known()
+    two.deployment.env["ASCEND_V4_SSH"] = client(place / "user", two.doors[0].user_key, known)
+    hint = f"look at the host's key once: ssh {two.doors[1].destination()}"
+    return "Host key verification failed.", hint
+
+
+def changed_host(two, place):
+    known = two.doors[0].known() + two.doors[1].known(key(place / "impostor"))
+    two.deployment.env["ASCEND_V4_SSH"] = client(place / "user", two.doors[0].user_key, known)
+    door = two.doors[1]
+    hint = f"if that is right: ssh-keygen -R '[{door.address}]:{door.port}', then"
+    return "Host key verification failed.", f"{hint} ssh {door.destination()}"
+
+
+def nobody_listens(two, place):
+    topology = two.deployment.topology
+    to = f"ssh://root@127.0.0.3:{free_port()}"
+    topology["nodes"][1]["connect"] = to
+    two.deployment.write(topology)
+    return "Connection refused", "start sshd there, or name the port: connect: ssh://user@host:port"
+
+
+@pytest.mark.parametrize("fault", [wrong_key, unknown_host, changed_host, nobody_listens])
+@pytest.mark.parametrize("preflight", [True, False])
+def test_unreachable_node_is_named_and_nothing_runs(served, tmp_path, fault, preflight):
+    """Found before anything starts; without the preflight, what did start is taken down."""
+    two = served()
+    said, hint = fault(two, tmp_path)
+    two.up("--no-check-engine", *([] if preflight else ["--skip-preflight"]))
+    assert two.deployment.end() == 17
+    error = two.deployment.error()
+    assert error["kind"] == "unreachable"
+    if fault is wrong_key and preflight:
+        # No node opens to that key: one error for each, with its line.
+        assert error["message"].count("Permission denied") == 2
+        hint = f"put your public key there: ssh-copy-id {two.doors[0].destination()}"
+    else:
+        name = "node n1" if fault is not wrong_key else "node n"
+        assert name in error["message"]
+    assert said in error["message"]
+    if not (fault is wrong_key and not preflight):
+        assert error["next"] == hint
+    if preflight:
+        assert error["message"].startswith(f"{two.deployment.file}:")
+        assert [tree.pids() for tree in two.trees] == [[], []]
+    assert two.alive() == {}
+
+
+@pytest.mark.skipif(bool(netns.why_not()), reason=netns.why_not())
+def test_cut_link_ends_both_sides(served, tmp_path):
+    """The coordinator loses a node: 17. The node loses its lease: 17. Nothing is left."""
+    with netns.network(2) as net:
+        two = served(net=net)
+        two.up("--skip-preflight", "--no-check-engine", "--lease", 6).ready()
+        began = time.monotonic()
+        net.cut(1)
+        until(lambda: two.trees[1].alive() == [], 20)
+        assert time.monotonic() - began < 6 + 8
+        assert two.deployment.end() == 17
+        assert time.monotonic() - began < 45
+        error = two.deployment.error()
+        assert error["kind"] == "unreachable"
+        assert error["message"].startswith("node n1: can't be reached")
+        assert error["message"].endswith("; what ran there ends within 6 s by its lease")
+        assert two.alive() == {}
+        until(lambda: two.trees[1].read("exit").get("code") == 17, 20)
+        assert os.listdir(two.trees[1].locks) == []
