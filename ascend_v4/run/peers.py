@@ -13,16 +13,25 @@ from dataclasses import dataclass, field
 from ascend_v4.errors import ExitCode
 
 from .outcome import Failure
-from .ready import ReadyProbe
+from .ready import NOTHING_LISTENS, ReadyProbe
 
 __all__ = ["Answers", "Peers"]
+
+#: Refusals in a row before they count as silence: a dying engine lets go of its port some
+#: 15 s before its last process ends (observed 2026-11-24, vLLM 0.32.0 with NIXL).
+PATIENCE = 6
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Which servers answered ``/health`` at all, by base URL."""
+    """Which servers answered ``/health`` at all, by base URL, and which hosts refused.
+
+    A refused connection is a host that is reached and a server that is gone: its own node
+    says so, with the reason, as soon as the last process has ended.
+    """
 
     by_url: dict[str, bool]
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -33,15 +42,18 @@ class Peers:
     key: str = ""
     failures: int = 3
     failed: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
 
     def ask(self, timeout_s: float) -> Answers:
         """Ask every server; waits for each at most ``timeout_s`` seconds."""
-        found = {}
+        found, refused = {}, set()
         for url in self.urls:
             probe = ReadyProbe(url, "", self.key)
             # A head that hangs is its own node's to judge: here any answer will do.
             found[url] = probe.healthy(timeout_s) or probe.last.startswith("/health says")
-        return Answers(found)
+            if probe.last == NOTHING_LISTENS:
+                refused.add(url)
+        return Answers(found, frozenset(refused))
 
     def judge(self, answers: Answers, *, serving: bool = False) -> tuple[str, int]:
         """Return the server that failed most often in a row and how often, ``""`` and 0.
@@ -50,8 +62,12 @@ class Peers:
         """
         for url, answered in answers.by_url.items():
             if answered:
-                self.failed[url] = 0
-            elif serving or url in self.failed:
+                self.failed[url] = self.refusals[url] = 0
+            elif not (serving or url in self.failed):
+                continue
+            elif url in answers.refused and self.refusals.get(url, 0) < PATIENCE:
+                self.refusals[url] = self.refusals.get(url, 0) + 1
+            else:
                 self.failed[url] = self.failed.get(url, 0) + 1
         return max(self.failed.items(), key=lambda pair: pair[1], default=("", 0))
 

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from .http import request
 
-__all__ = ["GATES", "Gate", "ReadyProbe"]
+__all__ = ["GATES", "NOTHING_LISTENS", "Gate", "ReadyProbe"]
+
+NOTHING_LISTENS = "nothing listens yet"
 
 #: A check of answers: None when they are right, else what is wrong with them.
 Gate = Callable[["ReadyProbe"], "str | None"]
@@ -30,7 +32,7 @@ class ReadyProbe:
     model: str
     key: str = ""
     timeout_s: float = 60.0
-    last: str = "nothing listens yet"
+    last: str = NOTHING_LISTENS
     health: str = "/health"
 
     def listening(self) -> bool:
@@ -49,7 +51,7 @@ class ReadyProbe:
         try:
             status = request(self.url, self.health, key=self.key, timeout_s=timeout_s).status
         except ConnectionRefusedError:
-            self.last = "nothing listens yet"
+            self.last = NOTHING_LISTENS
             return False
         except OSError as error:
             self.last = f"/health: {error}"

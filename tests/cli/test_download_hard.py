@@ -51,9 +51,11 @@ def test_kill_9_at_any_moment_until_it_is_complete(
 ) -> None:
     protocol = HuggingFace() if source == "huggingface" else None
     directory, dice, kills = tmp_path / "weights", random.Random(7), 0
-    with Hub(protocol, per_connection=8_000_000) as hub:
+    # So slow that it is never complete before the fourth kill.
+    with Hub(protocol, per_connection=2_000_000) as hub:
         hub.repos[REPO] = Repo(files, commit="c" * 40)
         for _ in range(12):
+            hub.per_connection = 2_000_000 if kills < 5 else 0
             process = start(hub, tmp_path, directory, "--source", source)
             try:
                 process.wait(timeout=dice.uniform(1.2, 3.0) if kills < 5 else 60)

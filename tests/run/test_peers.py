@@ -28,6 +28,18 @@ def test_only_failures_in_a_row_count():
     assert seen[4][0] == OTHER
 
 
+def test_a_refused_connection_gets_more_patience():
+    """The host is there and its server is gone: its own node tells, if it can."""
+    peers = Peers((HEAD,))
+    peers.judge(Answers({HEAD: True}))
+    refused = Answers({HEAD: False}, frozenset({HEAD}))
+    counts = [peers.judge(refused)[1] for _ in range(9)]
+    assert counts == [0] * 6 + [1, 2, 3]
+    peers.judge(Answers({HEAD: True}))
+    assert peers.judge(refused) == (HEAD, 0)
+    assert [peers.judge(Answers({HEAD: False}))[1] for _ in range(3)] == [1, 2, 3]
+
+
 def test_the_failure_names_both():
     peers = Peers((HEAD,))
     judged(peers, (True, True), (False, True), (False, True))
@@ -50,4 +62,4 @@ def test_any_answer_counts_and_silence_is_short(tree):
     url = f"http://127.0.0.1:{tree.port}"
     assert Peers((url,)).ask(2.0).by_url == {url: True}
     assert serving.end(15) == 143
-    assert Peers((url,)).ask(2.0).by_url == {url: False}
+    assert Peers((url,)).ask(2.0) == Answers({url: False}, frozenset({url}))
