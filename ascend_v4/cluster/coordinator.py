@@ -7,7 +7,6 @@ member is a feeder (feeder.py) that keeps the lease of one node's ``serve``.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ascend_v4.host.system import Host
 from ascend_v4.run.claims import Claims, lock_directory
+from ascend_v4.run.held import Held
 from ascend_v4.run.launch import user
 from ascend_v4.run.logs import Terminal
 from ascend_v4.run.notify import Notifier
@@ -63,7 +63,7 @@ class Up:
 
 
 @dataclass
-class Coordinated:
+class Coordinated(Held):
     """A deployment that is about to be started; holds its claim and its run's folder."""
 
     whole: Planned
@@ -129,16 +129,6 @@ class Coordinated:
         finally:
             terminal.close()
             self.release()
-
-    def release(self) -> None:
-        """Give the claim and the run's lock back."""
-        self.claims.release()
-        self.run.unlock()
-
-    def discard(self) -> None:
-        """Leave nothing of a run that never started."""
-        self.release()
-        shutil.rmtree(self.run.path, ignore_errors=True)
 
 
 def coordinate(whole: Planned, host: Host, up: Up) -> Coordinated:

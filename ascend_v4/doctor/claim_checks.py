@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ascend_v4.errors import ExitCode
 from ascend_v4.run.claims import DIRECTORIES, VARIABLE, claimed_by
 from ascend_v4.run.prelaunch import resources
+from ascend_v4.run.state import lock_held
 
 from .check import Outcome
 from .look import Look
@@ -29,7 +28,8 @@ def claim_checks(look: Look) -> Iterator[Outcome]:
         yield Outcome("claims", "ok", "no run has ever claimed anything here")
         return
     plan = look.compiled.plan
-    taken = [n for n in resources(plan, plan.processes, look.host) if locked(directory, n)]
+    wanted = resources(plan, plan.processes, look.host)
+    taken = [name for name in wanted if lock_held(directory / f"{name}.lock")]
     if not taken:
         yield Outcome("claims", "ok", f"none in {directory}")
         return
@@ -39,18 +39,3 @@ def claim_checks(look: Look) -> Iterator[Outcome]:
     message = f"{', '.join(taken[:8])} in use by {who}"
     values = {"fix": f"ascend-v4 stop {run}".strip()}
     yield Outcome("claims", "fail", message, tuple(taken[:16]), values, ExitCode.BUSY)
-
-
-def locked(directory: Path, name: str) -> bool:
-    """Whether somebody holds the lock of a resource now."""
-    try:
-        handle = os.open(directory / f"{name}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from ascend_v4.host.system import Host
 from ascend_v4.paths import engine_dir
 
 from .claims import Claims, lock_directory
+from .held import Held
 from .inherit import clean_environment, jemalloc
 from .logs import Terminal
 from .memory import reader_for
@@ -61,7 +61,7 @@ class Launch:
 
 
 @dataclass
-class Prepared:
+class Prepared(Held):
     """A run that holds its claims and has not started its engine yet."""
 
     plan: LaunchPlan
@@ -125,16 +125,6 @@ class Prepared:
         finally:
             terminal.close()
             self.release()
-
-    def release(self) -> None:
-        """Give the claims and the run's lock back."""
-        self.claims.release()
-        self.run.unlock()
-
-    def discard(self) -> None:
-        """Leave nothing of a run that never started."""
-        self.release()
-        shutil.rmtree(self.run.path, ignore_errors=True)
 
 
 def prepare(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:

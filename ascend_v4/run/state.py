@@ -22,7 +22,7 @@ from ascend_v4.paths import runs_dir
 
 from .procs import Proc, boot_id
 
-__all__ = ["RunDir", "all_runs", "find_run", "new_run", "prune", "write_atomic"]
+__all__ = ["RunDir", "all_runs", "find_run", "lock_held", "new_run", "prune", "write_atomic"]
 
 KEEP_RUNS = 20
 SCHEMA = 1
@@ -38,6 +38,21 @@ def write_atomic(path: Path, value: object) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def lock_held(path: Path) -> bool:
+    """Whether somebody holds the lock on a file now; False where there is no such file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 class RunDir:
@@ -85,17 +100,7 @@ class RunDir:
 
     def alive(self) -> bool:
         """Whether the launcher of the run still lives."""
-        try:
-            handle = os.open(self.path / "launcher.lock", os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        return lock_held(self.path / "launcher.lock")
 
     def launcher(self) -> Proc | None:
         """Return the launcher as the state names it, of this boot only."""
