@@ -108,16 +108,17 @@ def up(ctx: click.Context, /, file: str, dry_run: bool, as_json: bool, **options
     host = host_of(ctx)
     whole = read(file, host)
     wanted = how(options)
+    refuse_all(whole.deployment)
+    print_findings(note for note in whole.deployment.findings if note.severity != "info")
     if dry_run:
         print_commands(whole, host, wanted, as_json)
         return 0
-    refuse_all(whole.deployment)
-    print_findings(note for note in whole.deployment.findings if note.severity != "info")
     if not options["skip_preflight"]:
         from ascend_v4.cluster.preflight import preflight
 
         runtime = options["runtime"] or whole.deployment.topology.runtime
-        status(f"asking {len(whole.deployment.nodes)} nodes about themselves")
+        count = len(whole.deployment.nodes)
+        status(f"asking {count} {'node' if count == 1 else 'nodes'} about themselves")
         print_findings(preflight(whole, host, wanted.program, native=runtime != "docker"))
     return launch(whole, host, wanted, as_json, options["detach"])
 
@@ -290,6 +291,9 @@ def status_command(ctx: click.Context, file: str, program: str, as_json: bool) -
         seen["nodes"] = run.read("state").get("nodes", [])
     else:
         seen["nodes"] = seen_on_nodes(ways(whole, host, program), name, host)
+        if any(node["state"] == "unreachable" for node in seen["nodes"]):
+            # What can't be asked may still run.
+            seen["state"] = "unknown"
     if as_json:
         print_json(seen)
         return
@@ -306,10 +310,9 @@ def status_command(ctx: click.Context, file: str, program: str, as_json: bool) -
 @click.option("--node", help="Only this node.")
 @click.option("--follow", is_flag=True, help="Go on until the deployment ends.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True)
+@json_option
 @click.pass_context
-def logs(
-    ctx: click.Context, file: str, program: str, node: str | None, follow: bool, lines: int
-) -> None:
+def logs(ctx: click.Context, /, file: str, as_json: bool, **options: Any) -> None:
     """Print the end of every node's log, as the coordinator keeps them."""
     from .logs import command as logs_command
 
@@ -323,7 +326,14 @@ def logs(
             f"this user has no run of {whole.deployment.topology.name}",
             f"ascend-v4 cluster up -f {file}",
         )
-    ctx.invoke(logs_command, run_id=run.run_id, follow=follow, member=node, lines=lines)
+    ctx.invoke(
+        logs_command,
+        run_id=run.run_id,
+        follow=options["follow"],
+        member=options["node"],
+        lines=options["lines"],
+        as_json=as_json,
+    )
 
 
 @command.command("facts", hidden=True)

@@ -34,6 +34,15 @@ TARGETS = (
 )
 
 
+def rfc1123(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Return a name that Kubernetes takes; raises BadParameter for another."""
+    import re
+
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise click.BadParameter(f"'{value}' is no name of Kubernetes (a-z, 0-9 and -).")
+    return value
+
+
 @click.command("render")
 @click.argument("target", type=click.Choice(TARGETS), metavar="TARGET")
 @click.option(
@@ -49,7 +58,13 @@ TARGETS = (
 @click.option("--force", is_flag=True, help="With -o: overwrite files that render did not make.")
 @click.option("--name", metavar="NAME", help="Name of the deployment, where no topology says it.")
 @click.option("--privileged", is_flag=True, help="Containers get the whole host.")
-@click.option("--namespace", default="default", show_default=True, help="Kubernetes namespace.")
+@click.option(
+    "--namespace",
+    default="default",
+    show_default=True,
+    callback=rfc1123,
+    help="Kubernetes namespace.",
+)
 @click.option(
     "--image-pull-policy",
     type=click.Choice(["IfNotPresent", "Always", "Never"]),
@@ -122,11 +137,25 @@ def deployed(ctx: click.Context, path: str | None, name: str | None) -> Deployme
     if path is not None:
         one_source(request, name)
         deployment = planned(read_topology(path), catalog(), models)
+        tell_model_dir(deployment)
     else:
         deployment = deploy(topology_of(request, name or ""), catalog(), models)
         refuse(deployment.notes())
     print_findings(note for note in deployment.notes() if note.severity != "info")
     return deployment
+
+
+def tell_model_dir(deployment: Deployment) -> None:
+    """Say that the weights' directory was taken from this user, where the file names none."""
+    from ascend_v4.core.finding import Finding
+
+    plan = deployment.nodes[0].plan
+    if deployment.topology.model_dir is None and plan.profile != "cpu":
+        text = (
+            f"the topology names no model_dir, so the files say {plan.model_path}, as on this host"
+        )
+        fix = "model_dir in the topology: the directory of the weights on every node"
+        print_findings([Finding("model-dir-assumed", "warn", text, fix)])
 
 
 def one_source(request: LaunchRequest, name: str | None) -> None:
@@ -178,13 +207,19 @@ def write(files: dict[str, str], folder: Path, *, force: bool) -> list[str]:
             f"not made by render: {', '.join(foreign)}",
             "another -o, or --force",
         )
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o755 if text.startswith("#!") else 0o644)
-        Path(temporary).replace(path)
+    try:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(temporary).chmod(0o755 if text.startswith("#!") else 0o644)
+            Path(temporary).replace(path)
+    except OSError as error:
+        cause = f"{folder} can't be written: {error.strerror}"
+        raise AscendV4Error(
+            ExitCode.USAGE, "cannot-write", cause, "another -o, a directory of yours"
+        ) from error
     status(f"{len(files)} files in {folder}")
     return [str(folder / name) for name in files]

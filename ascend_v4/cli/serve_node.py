@@ -41,13 +41,14 @@ def serve_node(ctx: click.Context, dry_run: bool, as_json: bool, options: dict[s
         lease.start()
     plan = chosen(whole, options)
     runtime = runtime_of(ctx, whole, plan, host, dry_run=dry_run)
-    if dry_run:
-        print_node(plan, host, as_json, runtime)
-        return 0
     from ascend_v4.cluster.deployment import refuse_all
 
     refuse_all(whole.deployment)
-    print_findings(note for note in plan.notes if note.severity != "info")
+    notes = dict.fromkeys([*whole.deployment.findings, *plan.notes])
+    print_findings(note for note in notes if note.severity != "info")
+    if dry_run:
+        print_node(plan, host, as_json, runtime)
+        return 0
     wanted = wanted_launch(whole, plan, host, runtime, options, lease)
     return launch(plan, host, wanted, as_json, options["detach"])
 

@@ -215,7 +215,7 @@ def pod_monitor(
         {
             "action": "keep",
             "sourceLabels": ["__meta_kubernetes_pod_container_port_name"],
-            "regex": "|".join(ports),
+            "regex": "|".join(sorted(ports, key=lambda port: (len(port), port))),
         },
         *(
             {

@@ -93,6 +93,7 @@ def router_subject(
             "ends": sum(ends_of(sizes[g.name]) * g.replicas for g in topology.groups),
             "host": host,
             "loopback": host in ("127.0.0.1", "::1", "localhost"),
+            "key": bool(topology.options.get("api_key_file")),
             "node": node.name if node else "",
         },
         ("router",),

@@ -176,3 +176,26 @@ def test_nodes_compared(given, found):
 
 def test_weights_that_are_built_on_demand_may_be_missing():
     assert examine(answers({}, {"weights": "none: /m isn't there"}), built=True) == []
+
+
+@pytest.mark.parametrize(
+    "words", [("cluster", "up", "-f"), ("serve", "--node", "n0", "--topology")]
+)
+def test_a_dry_run_refuses_what_a_start_would(ascend, file, words):
+    file.write_text(TOPOLOGY.replace("10.0.0.2", "10.0.0.1"))
+    done = ascend(*words, file, "--dry-run")
+    assert (done.code, done.out) == (3, "")
+    assert "10.0.0.1" in done.err
+
+
+def test_nodes_that_cannot_be_asked_are_not_down(ascend, file):
+    nobody = "connect: 'exec: false'"
+    file.write_text(
+        TOPOLOGY.replace("interface: eth0}", f"interface: eth0, {nobody}}}", 1)
+        .replace("connect: 'root@head:n1'", nobody)
+        .replace("connect: 'exec: docker exec -i n2'", nobody)
+        .replace("connect: local", nobody)
+    )
+    told = json.loads(ascend("cluster", "status", "-f", file, "--json").out)
+    assert told["state"] == "unknown"
+    assert {node["state"] for node in told["nodes"]} == {"unreachable"}

@@ -105,3 +105,39 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(ascend, tmp_path):
+    (tmp_path / "file").touch()
+    done = ascend("render", "bash", "-f", PRO, "-o", tmp_path / "file" / "below")
+    assert (done.code, done.out) == (2, "")
+    assert "can't be written: Not a directory" in done.err
+    assert done.err.endswith("next:  another -o, a directory of yours\n")
+
+
+def test_a_namespace_is_a_kubernetes_name(ascend):
+    done = ascend("render", "k8s-lws", "-f", PRO, "--namespace", "Bad NS!")
+    assert (done.code, done.out) == (2, "")
+    assert "'Bad NS!' is no name of Kubernetes" in done.err
+
+
+@pytest.mark.parametrize("target", ["k8s-deployment", "k8s-lws", "kthena"])
+def test_the_same_bytes_with_any_hash_seed(target):
+    topology = TOPOLOGIES / "pd-h200.yaml"
+    words = [sys.executable, "-m", "ascend_v4", "render", target, "-f", str(topology), "--json"]
+    said = {
+        subprocess.run(
+            words, env={"PYTHONHASHSEED": seed, "HOME": "/h"}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
+
+
+def test_an_unnamed_directory_of_weights_is_told(ascend, tmp_path):
+    topology = tmp_path / "t.yaml"
+    lines = (TOPOLOGIES / "pro-2xa3.yaml").read_text().splitlines(keepends=True)
+    topology.write_text("".join(line for line in lines if not line.startswith("model_dir")))
+    done = ascend("render", "slurm", "-f", topology)
+    assert done.code == 0, done.err
+    assert "model-dir-assumed" in done.err

@@ -143,6 +143,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
                         ("- name: decode", "- name: prefill")),
     "no-router": (PD, {"router.kind": "vllm-router"}, ("kind: vllm-router",)),
     "nothing-in-front": (PD, {"router.kind": "none"}, ("kind: none",)),
+    "open-without-key": (PD, {"router.host": "10.0.0.1"}, ("host: 10.0.0.1",)),
     "router-on-loopback": (PD, {"router.port": 8001}, ("router:",)),
     "hccl-buffers": (PD, {"groups.0.options.gpu_memory_utilization": 0.5}, ("- name: prefill",)),
     "hccl-buffers-large": (PD, {"groups.0.options.gpu_memory_utilization": 0.56},
