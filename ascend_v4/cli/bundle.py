@@ -88,12 +88,25 @@ def weights_of(host: Host, model: str | None, model_dir: str | None) -> Path:
     if model_dir:
         return Path(model_dir).expanduser().absolute()
     if model:
-        return place_of(host.env, resolve_model(None, model).repo)
+        source = resolve_model(None, model)
+        if source.hub == "local":
+            raise needless()
+        return place_of(host.env, source.repo)
     raise AscendV4Error(
         ExitCode.USAGE,
         "model-needed",
         "it isn't said which weights to pack",
         "ascend-v4 bundle create TARGET --model ID (or --model-dir, or --no-weights)",
+    )
+
+
+def needless() -> AscendV4Error:
+    """Return the refusal of a bundle with the rehearsal checkpoint in it."""
+    return AscendV4Error(
+        ExitCode.REFUSED,
+        "no-bundle-needed",
+        "the rehearsal checkpoint is built where it is served, so it needs no bundle",
+        "ascend-v4 bundle create TARGET --no-weights",
     )
 
 
@@ -105,6 +118,8 @@ def checked(host: Host, weights: Path, show: Reporter) -> Manifest:
 
     cores = len(os.sched_getaffinity(0))
     report = deepen(survey(weights, host.env), host.env, show, cores)
+    if report.manifest is None and report.checkpoint == "rehearsal":
+        raise needless()
     if report.manifest is None:
         raise AscendV4Error(
             ExitCode.WEIGHTS_UNVERIFIABLE,

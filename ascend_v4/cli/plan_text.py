@@ -57,6 +57,19 @@ def print_sizing(compiled: Compiled, sized: Sizing, argv: tuple[str, ...]) -> No
             print_result(f"fits with {change['change']}: {change['reason']}")
     print_throughput(sized)
     if sized.verdict != "does not fit" and argv:
+        print_next(compiled, argv)
+
+
+def print_next(compiled: Compiled, argv: tuple[str, ...]) -> None:
+    """Print what starts the launch; nothing for one that ``serve`` refuses."""
+    from ascend_v4.catalog.load import catalog
+    from ascend_v4.core.finding import refusing
+    from ascend_v4.core.validated import topology_command
+
+    several = topology_command(compiled.facts, compiled.plan.model_id, catalog())
+    if several:
+        print_result(f"next: {several}")
+    elif not refusing(compiled.plan.notes):
         print_result("serve it with: " + " ".join(shlex.quote(word) for word in argv))
 
 

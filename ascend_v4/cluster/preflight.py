@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ascend_v4 import __version__
 from ascend_v4.core.finding import Evidence, Finding, Severity
 from ascend_v4.errors import AscendV4Error, ExitCode
+from ascend_v4.run.prelaunch import download_command, engine_command
 from ascend_v4.run.remote import NO_PROGRAM
 
 from .ways import PROGRAM, Way, judge_end, way_of
@@ -135,11 +136,16 @@ def no_facts(way: Way, done: Completed, host: Host) -> Finding:
 
 
 def examine(
-    answers: Sequence[Answer], *, engine: bool = True, built: bool = False
+    answers: Sequence[Answer],
+    plans: Mapping[str, LaunchPlan],
+    *,
+    engine: bool = True,
+    built: bool = False,
 ) -> list[Finding]:
     """Return what is wrong with the nodes together.
 
-    ``engine`` compares engines too; ``built`` weights are made where they are missing.
+    ``plans`` are those of the nodes by name; ``engine`` compares engines too; ``built``
+    weights are made where they are missing.
     """
     found = [answer.failed for answer in answers if answer.failed]
     good = [answer for answer in answers if not answer.failed]
@@ -147,12 +153,12 @@ def examine(
         good, "version", "versions-differ", "ascend-v4 {value}", "install one version everywhere"
     )
     serving = [answer for answer in good if answer.facts.get("serves")]
-    found += weights_of(serving, built=built)
+    found += weights_of(serving, plans, built=built)
     if engine:
         for answer in serving:
             if not answer.facts.get("engine"):
                 text = f"node {answer.node} has no engine: no vllm on PATH and none of ours"
-                fix = "run inside the image, or ascend-v4 engine install --profile cpu"
+                fix = f"on {answer.node}: {engine_command(plans[answer.node])}"
                 found.append(about(answer.node, "no-engine", text, fix))
         having = [answer for answer in serving if answer.facts.get("engine")]
         fix = "install one release on all nodes"
@@ -180,14 +186,16 @@ def odd_ones(answers: Sequence[Answer], key: str, name: str, form: str, fix: str
     ]
 
 
-def weights_of(answers: Sequence[Answer], *, built: bool) -> list[Finding]:
+def weights_of(
+    answers: Sequence[Answer], plans: Mapping[str, LaunchPlan], *, built: bool
+) -> list[Finding]:
     """Return the nodes whose weights are missing or differ from those of most nodes."""
     missing = [a for a in answers if str(a.facts.get("weights")).startswith("none: ")]
     having = [answer for answer in answers if answer not in missing]
     found = []
     for answer in [] if built else missing:
         text = f"node {answer.node}: {str(answer.facts['weights']).removeprefix('none: ')}"
-        fix = f"on {answer.node}: ascend-v4 download, or copy them there"
+        fix = f"on {answer.node}: {download_command(plans[answer.node])}, or copy them there"
         found.append(about(answer.node, "no-weights", text, fix))
     fix = "on both: ascend-v4 verify DIR --deep"
     return found + odd_ones(having, "weights", "weights-differ", "weights {value}", fix)
@@ -216,8 +224,9 @@ def preflight(whole: Planned, host: Host, program: str, *, native: bool) -> list
     nodes = [planned.node for planned in whole.deployment.nodes]
     ways = [way_of(node, host, program) for node in nodes]
     answers = ask_all(ways, lambda way: ask_one(way, whole.text, host))
+    plans = {planned.node.name: planned.plan for planned in whole.deployment.nodes}
     built = whole.deployment.nodes[0].plan.checkpoint == "rehearsal"
-    found = [placed(one, whole) for one in examine(answers, engine=native, built=built)]
+    found = [placed(one, whole) for one in examine(answers, plans, engine=native, built=built)]
     wrong = [finding for finding in found if finding.severity == "error"]
     if wrong:
         first = wrong[0]

@@ -22,9 +22,9 @@ from .placement import Placement, is_placed
 from .plan import LaunchPlan, Validated
 from .process import DRAIN_S, build_process
 from .request import LaunchRequest
-from .resolve import Subject, resolve
+from .resolve import Subject, refuse_devices, resolve
 from .rules import break_rules, fill
-from .validated import validation_of
+from .validated import topology_command, validation_of
 
 __all__ = ["Compiled", "choices_of", "compile_plan", "refuse", "relaunch"]
 
@@ -236,6 +236,8 @@ def compile_plan(
     rule doesn't raise, see :func:`refuse`.
     """
     subject = resolve(request, catalog)
+    if placement is None:
+        refuse_devices(request, subject.chip)
     facts = subject_facts(subject, request, request.model_dir or default_path(subject, models))
     placed = {**(known or {}), **(placement.facts() if placement else {})}
     facts, origins, rows = choose(facts | placed, request, catalog)
@@ -245,7 +247,8 @@ def compile_plan(
     facts = lay_extra(launch, facts, request.extra)
     notes = [*subject.notes, *break_rules(facts, catalog)]
     validated = validation_of(facts, subject, catalog)
-    notes += validation_notes(validated, subject, request)
+    several = topology_command(facts, subject.model_id, catalog) if placement is None else ""
+    notes += validation_notes(validated, subject, request, several)
     origins |= {path: f"rule:{row['id']}" for path, row in stated.items()}
     plan = LaunchPlan(
         profile=subject.profile,
@@ -273,9 +276,12 @@ def image_of(subject: Subject) -> str:
 
 
 def validation_notes(
-    validated: Validated, subject: Subject, request: LaunchRequest
+    validated: Validated, subject: Subject, request: LaunchRequest, several: str = ""
 ) -> list[Finding]:
-    """Return the notes on chips without support and on launches that nobody published."""
+    """Return the notes on chips without support and on launches that nobody published.
+
+    ``several`` is what starts a launch over several nodes, empty for one node.
+    """
     notes = []
     severity: Any = "warn" if request.allow_unvalidated else "error"
     if "unsupported" in subject.chip:
@@ -294,7 +300,7 @@ def validation_notes(
                 "unvalidated",
                 severity,
                 f"this launch is unvalidated: {validated.source}",
-                "choose a published one, or take the risk with --allow-unvalidated",
+                several or "choose a published one, or take the risk with --allow-unvalidated",
                 subject.release["source"],
             )
         )

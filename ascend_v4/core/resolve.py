@@ -14,7 +14,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .finding import Finding
 from .request import LaunchRequest
 
-__all__ = ["PROFILES", "Subject", "resolve"]
+__all__ = ["PROFILES", "Subject", "by_alias", "refuse_devices", "resolve"]
 
 PROFILES = ("ascend", "cuda", "cpu")
 ENGINE_OF = {"ascend": "vllm-ascend", "cuda": "vllm", "cpu": "vllm"}
@@ -142,6 +142,7 @@ def resolve_checkpoint(
             f"{nearest(asked, known)}".rstrip(),
             "ascend-v4 profiles --models",
         )
+    refuse_path(asked)
     guess = by_alias("flash", profile, chip, catalog)
     assert guess is not None
     note = Finding(
@@ -153,6 +154,39 @@ def resolve_checkpoint(
         "inferred",
     )
     return guess, asked, [note]
+
+
+def refuse_path(asked: str) -> None:
+    """Raise AscendV4Error (usage) where ``--model`` holds a path instead of ``org/name``."""
+    parts = asked.split("/")
+    if len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~"):
+        return
+    raise AscendV4Error(
+        ExitCode.USAGE,
+        "not-a-hub-id",
+        f"--model takes a model id or a hub id (org/name), and '{asked}' is neither",
+        f"--model-dir {asked} for a directory of weights; ascend-v4 profiles --models lists ids",
+    )
+
+
+def refuse_devices(request: LaunchRequest, chip: Row) -> None:
+    """Raise AscendV4Error (usage) for more devices than the nodes asked for have.
+
+    What the host itself counted stands, and a CPU has no count of devices.
+    """
+    per_node, nodes = int(chip["devices_per_node"]), request.nodes or 1
+    counted = request.origins.get("devices") == "host"
+    devices = request.devices or 0
+    if counted or chip["profile"] == "cpu" or devices <= per_node * nodes:
+        return
+    many = f"{nodes} nodes of {chip['id']} have" if nodes > 1 else f"a node of {chip['id']} has"
+    raise AscendV4Error(
+        ExitCode.USAGE,
+        "too-many-devices",
+        f"--devices {devices}: {many} {per_node * nodes}",
+        f"--devices {per_node * nodes} or fewer, or --nodes {-(-devices // per_node)}, "
+        "which a topology file describes: ascend-v4 topology shapes",
+    )
 
 
 def by_alias(alias: str, profile: str, chip: Row, catalog: Catalog) -> Row | None:

@@ -8,9 +8,36 @@ from typing import Any
 from ascend_v4.catalog.load import Catalog, Row
 
 from .plan import Validated
-from .resolve import Subject
+from .resolve import Subject, by_alias
 
-__all__ = ["validation_of"]
+__all__ = ["topology_command", "validation_of"]
+
+
+def topology_command(facts: Mapping[str, Any], model_id: str, catalog: Catalog) -> str:
+    """Return the command that begins a launch over several nodes, ``""`` for one node.
+
+    It names the first published shape for the chip, family and number of nodes; without
+    one it lists the shapes there are.
+    """
+    if facts["nodes"] < 2:
+        return ""
+    chip = catalog.chip(facts["chip"])
+    for shape in catalog.table("shapes"):
+        row = by_alias(shape["model"], facts["profile"], chip, catalog)
+        row = row or catalog.checkpoint(shape["model"])
+        if (
+            row is None
+            or row["family"] != facts["family"]
+            or chip["id"] not in (shape["chip"], *shape.get("chips", []))
+            or facts["nodes"] not in shape["nodes"]
+        ):
+            continue
+        count = f" --nodes {facts['nodes']}" if len(shape["nodes"]) > 1 else ""
+        variant = facts["chip_variant"]
+        count += f" --chip {variant}" if variant != shape["chip"] else ""
+        model = f" --model {model_id}" if model_id != row["id"] else ""
+        return f"ascend-v4 topology init --shape {shape['id']}{count}{model}"
+    return "ascend-v4 topology shapes"
 
 
 def validation_of(facts: Mapping[str, Any], subject: Subject, catalog: Catalog) -> Validated:

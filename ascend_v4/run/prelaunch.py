@@ -9,7 +9,14 @@ from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.host.system import Host
 
-__all__ = ["check_ports", "check_weights", "find_program", "resources"]
+__all__ = [
+    "check_ports",
+    "check_weights",
+    "download_command",
+    "engine_command",
+    "find_program",
+    "resources",
+]
 
 VISIBLE = {"ascend": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 KIND = {"ascend": "npu", "cuda": "gpu"}
@@ -54,6 +61,19 @@ def download_command(plan: LaunchPlan) -> str:
     return f"ascend-v4 download --profile {plan.profile} --model {model} --dir {plan.model_path}"
 
 
+def engine_command(plan: LaunchPlan) -> str:
+    """Return how to get a plan's engine.
+
+    The vllm-ascend wheels on the package index are for A2 only, see pyproject.toml.
+    """
+    if plan.profile == "cpu":
+        return "ascend-v4 engine install --profile cpu"
+    image = f"run inside the image {plan.image}" if plan.image else "run inside the engine's image"
+    if plan.profile == "ascend" and not plan.chip.startswith("a2"):
+        return f"{image}, or add --runtime docker"
+    return f"{image}, or pip install 'ascend-v4[{plan.profile}]'"
+
+
 def find_program(plan: LaunchPlan, host: Host) -> str:
     """Return the full path of the engine; raises AscendV4Error (host not ready) without one."""
     from ascend_v4.engine.locate import find_engine
@@ -61,16 +81,11 @@ def find_program(plan: LaunchPlan, host: Host) -> str:
 
     program = find_engine(host, plan.profile, engine_dir(host.env, plan.profile))
     if program is None:
-        where = (
-            "ascend-v4 engine install --profile cpu"
-            if plan.profile == "cpu"
-            else f"run inside the image {plan.image}, or pip install 'ascend-v4[{plan.profile}]'"
-        )
         raise AscendV4Error(
             ExitCode.HOST_NOT_READY,
             "no-engine",
             f"the engine {plan.engine} is not installed: no `vllm` on PATH and none of ours",
-            where,
+            engine_command(plan),
         )
     return str(program)
 

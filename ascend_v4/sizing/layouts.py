@@ -91,12 +91,17 @@ def tries(sizing: SizingInput, sized: Sizing) -> Iterator[tuple[str, SizingInput
 
 def more_devices(sizing: SizingInput) -> Iterator[tuple[str, SizingInput]]:
     """Yield the launch on more devices, each time twice as many, in every layout."""
+    from ascend_v4.catalog.load import catalog
+
+    chip = catalog().chip(sizing.chip)
     devices = sizing.devices
     for _ in range(6):
         devices *= 2
         wider = replace(sizing, devices=devices)
+        nodes = -(-devices // int(chip["devices_per_node"])) if chip["profile"] != "cpu" else 1
+        count = f"--devices {devices}" + (f" --nodes {nodes}" if nodes > 1 else "")
         for tp, dp in sorted(splits(wider), reverse=True):
-            words = f"--devices {devices} --tensor-parallel-size {tp} --data-parallel-size {dp}"
+            words = f"{count} --tensor-parallel-size {tp} --data-parallel-size {dp}"
             yield words, replace(wider, tp=tp, dp=dp)
 
 

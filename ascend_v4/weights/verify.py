@@ -134,7 +134,8 @@ def judge(
             "weights-unverifiable",
             f"{where}: there is no hash to compare {len(unhashed)} of {len(report.files)} files "
             f"with, {unhashed[0].path} first",
-            f"ascend-v4 verify {where}"
+            f"ascend-v4 verify {where} --repair builds it again, which is its only full check; "
+            f"ascend-v4 verify {where} looks at sizes and headers"
             if report.checkpoint == "rehearsal"
             else f"ascend-v4 verify {where} --deep --manifest fetch (or a file with the hashes)",
         )

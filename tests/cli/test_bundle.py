@@ -57,6 +57,18 @@ def test_what_is_in_it(bundle: Path, weights: Path) -> None:
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=bundle, check=True)
 
 
+def test_the_rehearsal_needs_no_bundle(ascend, tmp_path: Path) -> None:
+    place, target = tmp_path / "rehearsal", tmp_path / "b"
+    assert ascend("download", "--profile", "cpu", "--dir", place).code == 0
+    for which in (("--model", "rehearsal"), ("--model-dir", place)):
+        done = ascend("bundle", "create", target, *which, "-q")
+        assert (done.code, target.exists()) == (3, False)
+        assert (
+            "so it needs no bundle\nnext:  ascend-v4 bundle create TARGET --no-weights" in done.err
+        )
+    assert ascend("bundle", "create", target, "--no-weights", "--no-wheels", "-q").code == 0
+
+
 def test_install_puts_it_where_serve_looks(ascend, bundle: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     outcome = ascend("bundle", "install", bundle, "--models", models, "-q")

@@ -5,7 +5,10 @@ import shlex
 
 import pytest
 
+from ascend_v4.catalog.load import catalog
 from ascend_v4.cluster.preflight import Answer, examine
+from ascend_v4.core.compiler import compile_plan
+from ascend_v4.core.request import LaunchRequest
 from tests.support.fakehost import FakeHost
 
 TOPOLOGY = """\
@@ -124,6 +127,8 @@ def test_nothing_was_ever_started(ascend, file):
 
 # What the nodes say of themselves, compared
 
+PLAN = compile_plan(LaunchRequest(chip="a3", model_dir="/m"), catalog()).plan
+PLANS = {f"n{number}": PLAN for number in range(3)}
 GOOD = {"version": "1", "serves": True, "weights": "v1 a", "engine": "0.32.0"}
 
 
@@ -171,11 +176,22 @@ def answers(*changes, skews=()):
     ],
 )
 def test_nodes_compared(given, found):
-    assert [(one.id, one.severity, one.message) for one in examine(given)] == found
+    assert [(one.id, one.severity, one.message) for one in examine(given, PLANS)] == found
 
 
 def test_weights_that_are_built_on_demand_may_be_missing():
-    assert examine(answers({}, {"weights": "none: /m isn't there"}), built=True) == []
+    assert examine(answers({}, {"weights": "none: /m isn't there"}), PLANS, built=True) == []
+
+
+def test_the_next_command_for_a_node_names_its_model():
+    bare = answers({"engine": None, "weights": "none: /m isn't there"}, {})
+    weights, engine = (one.fix for one in examine(bare, PLANS))
+    assert weights == (
+        "on n0: ascend-v4 download --profile ascend --model flash-w8a8-mtp --dir /m, "
+        "or copy them there"
+    )
+    image = PLANS["n0"].image
+    assert engine == f"on n0: run inside the image {image}, or add --runtime docker"
 
 
 @pytest.mark.parametrize(

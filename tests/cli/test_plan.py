@@ -111,7 +111,34 @@ def test_the_text_says_what_decides(ascend):
     assert second == "DeepSeek-V4-Flash on 2 x h200, TP2 x DP1, vllm 0.32.0, spec mtp"
     assert "costs a request as much KV as 208 tokens of context" in done.out
     assert "throughput: no anchor" in done.out
-    assert "serve it with: vllm serve " in done.out
+    assert "serve it with: vllm serve " in ascend("plan", "--hardware", "4xh200").out
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        (("2xa3", "--model", "pro"), "topology init --shape a3-dp"),
+        (("2xa3",), "topology init --shape a3-1p1d"),
+        (("4xa2",), "topology init --shape a2-dp --nodes 4"),
+        (("4xa2:910b4",), "topology init --shape a2-dp --nodes 4 --chip a2:910b4"),
+        (("16xb200",), "topology init --shape cuda-pd-2 --chip b200"),
+        (("3xa3",), "topology shapes"),
+    ],
+)
+def test_several_nodes_begin_with_a_topology_file(ascend, options, command):
+    done = ascend("plan", "--hardware", *options)
+    assert f"\n  fix: ascend-v4 {command}\n" in done.err
+    said = [line for line in done.out.splitlines() if line.startswith(("next:", "serve it"))]
+    assert said == [f"next: ascend-v4 {command}"]
+    assert ascend(*command.split()).code == 0
+
+
+def test_what_serve_refuses_is_not_offered(ascend):
+    options = ("plan", "--chip", "a3", "--spec", "none")
+    refused = ascend(*options)
+    assert "fits: " in refused.out and "[unvalidated]" in refused.err
+    assert "serve it with" not in refused.out
+    assert "serve it with: vllm serve " in ascend(*options, "--allow-unvalidated").out
 
 
 @pytest.mark.parametrize(
@@ -289,6 +316,11 @@ def test_a_log_without_a_figure_is_refused(ascend, tmp_path):
         (("--chip", "a3", "--nodes", 99999), "99,999 devices are more than the 4,096"),
         (("--hardware", "4xh200", "--devices", 8), "--devices 8 was given too"),
         (("--hardware", "1xa3", "--devices", 32), "--devices 32 was given too"),
+        (("--chip", "a3", "--devices", 17), "--devices 17: a node of a3 has 16"),
+        (("--chip", "h200", "--devices", 9), "--devices 9: a node of h200 has 8"),
+        (("--chip", "a2", "--nodes", 2, "--devices", 17), "2 nodes of a2 have 16"),
+        (("--chip", "a3", "--model", "/nonexist"), "and '/nonexist' is neither"),
+        (("--chip", "a3", "--model", "./weights"), "and './weights' is neither"),
         (("--hardware", "4xh200", "--available-kv-gib", "nan"), "nan is no number of GiB"),
         (
             ("--hardware", "1xa3", "--gpu-memory-utilization", "nan"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ascend_v4.host.system import Host
+from ascend_v4.rehearsal.build import rehearsal_files
 from tests.support.checkpoints import checkpoint_files, write_files
 from tests.support.hub import Hub, Repo
 
@@ -91,6 +92,21 @@ def test_the_rehearsal_is_mended_by_building_it_again(ascend, tmp_path: Path) ->
     assert ascend("verify", place, "--profile", "auto", "-q").code == 0
     done = ascend("verify", place, "--manifest", "fetch")
     assert (done.code, done.err.splitlines()[1]) == (2, f"next:  ascend-v4 verify {place}")
+
+
+def test_the_rehearsal_is_checked_in_full_by_building_it(ascend, tmp_path: Path) -> None:
+    place = tmp_path / "rehearsal"
+    assert ascend("download", "--profile", "cpu", "--dir", place).code == 0
+    done = ascend("verify", place, "--deep", "-q")
+    assert done.code == 15
+    assert done.err.splitlines()[-1].startswith(
+        f"next:  ascend-v4 verify {place} --repair builds it again"
+    )
+    with (place / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    assert ascend("verify", place, "--repair", "-q").code == 0
+    assert (place / "model.safetensors").read_bytes() == rehearsal_files()["model.safetensors"]
 
 
 def test_good_weights_take_one_line(ascend, weights: Path) -> None:

@@ -12,6 +12,8 @@ from ascend_v4.core.finding import refusing
 from ascend_v4.core.plan import LaunchPlan, Port, Process, Validated
 from ascend_v4.core.plan_schema import PlanModel, json_schema
 from ascend_v4.core.request import LaunchRequest
+from ascend_v4.errors import AscendV4Error, ExitCode
+from ascend_v4.run.prelaunch import engine_command
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 VERSIONS = [r["version"] for r in catalog().table("releases") if r["engine"] == "vllm-ascend"]
@@ -34,6 +36,32 @@ def test_every_ascend_plan_is_valid_and_says_so(options):
     env = plan.processes[0].env
     assert env["USE_MULTI_BLOCK_POOL"] == "1"
     assert env["VLLM_ASCEND_ENABLE_FUSED_MC2"] in ("0", "1")
+
+
+@pytest.mark.parametrize("origin", ["flag", "host"])
+def test_more_devices_than_the_nodes_have_only_where_the_host_says_so(origin):
+    request = LaunchRequest(chip="h200", devices=16, origins={"devices": origin})
+    if origin == "host":
+        assert compile_plan(request, catalog()).facts["devices"] == 16
+        return
+    with pytest.raises(AscendV4Error, match="a node of h200 has 8") as caught:
+        compile_plan(request, catalog())
+    assert caught.value.code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("chip", "words"),
+    [
+        ("a2", "or pip install 'ascend-v4[ascend]'"),
+        ("a2:910b4", "or pip install 'ascend-v4[ascend]'"),
+        ("a3", "or add --runtime docker"),
+        ("a5", "or add --runtime docker"),
+        ("h200", "or pip install 'ascend-v4[cuda]'"),
+    ],
+)
+def test_a_missing_engine_is_in_the_image_where_no_wheel_is_for_the_chip(chip, words):
+    plan = compile_plan(LaunchRequest(chip=chip), catalog()).plan
+    assert engine_command(plan) == f"run inside the image {plan.image}, {words}"
 
 
 def process(name: str, **changes) -> Process:

@@ -95,6 +95,8 @@ def verdict(point: Row) -> str:
         engine_version=version,
         model=checkpoint_of(point),
         devices=point.get("devices"),
+        # A machine that was observed may have more cards than the usual node.
+        origins={"devices": "host"},
         tensor_parallel_size=point.get("tp"),
         data_parallel_size=point.get("dp"),
         context=point.get("context"),
