@@ -76,8 +76,9 @@ def why_not() -> str:
     """Return why there can be no namespaces here, ``""`` if there can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    if shutil.which("ip") is None:
-        return "there is no ip(8) here"
+    for tool in ("ip", "curl"):
+        if shutil.which(tool) is None:
+            return f"there is no {tool} here"
     probe = Net(f"p{secrets.token_hex(2)}", 0, 1)
     try:
         probe.make()
