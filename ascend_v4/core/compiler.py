@@ -86,6 +86,8 @@ def subject_facts(subject: Subject, request: LaunchRequest, model_path: str) -> 
         "served_model_name": checkpoint["served_as"],
         "topology": "single-node" if nodes == 1 else "multi-node-dp",
         "role": "mixed",
+        "keyed": bool(request.api_key_file),
+        "placed": False,
         "drain_s": DRAIN_S if request.drain_s is None else request.drain_s,
     }
 

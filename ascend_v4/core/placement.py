@@ -68,6 +68,7 @@ class Placement:
         named = {name: getattr(self, name) for name in NAMES}
         named["nodes"], named["devices"] = self.replica_nodes, self.replica_devices
         named["host"] = self.node_address
+        named["placed"] = True
         del named["name"], named["node"], named["kv_offset"]
         named["visible_devices"] = ",".join(str(device) for device in self.node_devices)
         return named
