@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from ascend_v4 import __version__
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .output import print_error, stdout_lost
+from .output import finish, open_closed, print_error, stdout_lost
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -135,7 +135,15 @@ def main(argv: Sequence[str] | None = None, obj: object = None) -> int:
 
     ``obj`` is the Host to look at, for tests; the real one when None.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    open_closed()
+    try:
+        return judged(list(sys.argv[1:] if argv is None else argv), obj)
+    finally:
+        finish()
+
+
+def judged(args: list[str], obj: object) -> int:
+    """Run the command line, and turn what it raises into words and an exit status."""
     try:
         outcome = cli.main(args=args, prog_name="ascend-v4", standalone_mode=False, obj=obj)
         return outcome if isinstance(outcome, int) else 0

@@ -12,7 +12,7 @@ import click
 from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .options import json_option
-from .output import print_findings, print_json, print_result, print_table, status
+from .output import never_wait, print_findings, print_json, print_result, print_table, status
 from .planning import host_of
 
 if TYPE_CHECKING:
@@ -116,10 +116,9 @@ def up(ctx: click.Context, /, file: str, dry_run: bool, as_json: bool, **options
     if not options["skip_preflight"]:
         from ascend_v4.cluster.preflight import preflight
 
-        runtime = options["runtime"] or whole.deployment.topology.runtime
         count = len(whole.deployment.nodes)
         status(f"asking {count} {'node' if count == 1 else 'nodes'} about themselves")
-        print_findings(preflight(whole, host, wanted.program, native=runtime != "docker"))
+        print_findings(preflight(whole, host, wanted.program, options["runtime"]))
     return launch(whole, host, wanted, as_json, options["detach"])
 
 
@@ -190,7 +189,7 @@ def launch(whole: Planned, host: Host, wanted: Up, as_json: bool, detach: bool) 
     from ascend_v4.cluster.coordinator import coordinate
     from ascend_v4.run.detach import detached
 
-    from .serve import forget_broken_streams, quietly, show_tail
+    from .serve import concluded
 
     if detach:
         facts = detached(lambda: coordinate(whole, host, wanted))
@@ -207,14 +206,8 @@ def launch(whole: Planned, host: Host, wanted: Up, as_json: bool, detach: bool) 
         where = f"{len(made.specs)} nodes at {made.endpoint}"
         status(f"ready after {seconds:.1f} s: {where}; Ctrl-C stops all [{made.run.run_id}]")
 
-    outcome = made.supervise(quietly(told))
-    forget_broken_streams()
-    if outcome.left:
-        raise outcome.uncleaned()
-    if outcome.failure is not None and outcome.stopped_by is None:
-        show_tail(outcome.failure, alone=len(made.specs) == 1)
-        raise outcome.failure.error()
-    return outcome.code
+    never_wait()
+    return concluded(made.supervise(told), alone=len(made.specs) == 1)
 
 
 def ways(whole: Planned, host: Host, program: str) -> list[Way]:
@@ -243,7 +236,7 @@ def down(
 ) -> None:
     """Drain and stop the deployment on every node; twice is as good as once.
 
-    Where its coordinator is gone, the nodes are asked one by one.
+    Where its coordinator is gone, or could not hear a node's end, the nodes are asked.
     """
     from ascend_v4.cluster.direct import stop_on_nodes
     from ascend_v4.run.control import stop
@@ -252,11 +245,12 @@ def down(
     whole = read(file, host)
     name = whole.deployment.topology.name
     run = coordinator(whole, host)
-    left = []
+    left, asked = [], ways(whole, host, program)
     if run is not None and run.alive():
         left = stop(run, now=now, timeout_s=timeout, say=status)
-    else:
-        stop_on_nodes(ways(whole, host, program), name, host, now=now)
+        asked = [] if left else unheard(run, asked)
+    if asked:
+        stop_on_nodes(asked, name, host, now=now)
     if left:
         raise AscendV4Error(
             ExitCode.NOT_CLEANED_UP,
@@ -267,6 +261,18 @@ def down(
     status(f"{name} is stopped")
     if as_json:
         print_json({"deployment": name, "stopped": True})
+
+
+def unheard(run: RunDir, asked: list[Way]) -> list[Way]:
+    """Return the ways to the nodes whose end a coordinator that is over did not hear."""
+    end = run.read("exit")
+    if not end:
+        return asked
+    names = {one["node"] for one in end.get("unconfirmed", [])}
+    found = [way for way in asked if way.node in names]
+    for way in found:
+        status(f"node {way.node} did not tell its end; asking it")
+    return found
 
 
 @command.command("status")
@@ -339,13 +345,19 @@ def logs(ctx: click.Context, /, file: str, as_json: bool, **options: Any) -> Non
 @command.command("facts", hidden=True)
 @topology_option
 @click.option("--node", required=True)
+@click.option("--runtime")
 @click.pass_context
-def facts(ctx: click.Context, file: str, program: str, node: str) -> None:
+def facts(ctx: click.Context, file: str, program: str, node: str, runtime: str | None) -> None:
     """Print what this node tells about itself before a start, as one JSON line."""
     import json
 
     from ascend_v4.cluster.deployment import node_plan
     from ascend_v4.cluster.preflight import node_facts
 
+    from .serve import runtime_of
+
     host = host_of(ctx)
-    print_result(json.dumps(node_facts(node_plan(read(file, host).deployment, node), host)))
+    deployment = read(file, host).deployment
+    plan = node_plan(deployment, node)
+    chosen = runtime_of(runtime or deployment.topology.runtime, plan, host, dry_run=False)
+    print_result(json.dumps(node_facts(plan, host, chosen)))

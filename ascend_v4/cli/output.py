@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ascend_v4.core.finding import Finding
     from ascend_v4.errors import AscendV4Error
+    from ascend_v4.run.logs import Terminal
 
 __all__ = [
+    "finish",
+    "never_wait",
+    "open_closed",
     "print_error",
     "print_findings",
     "print_json",
@@ -24,8 +28,51 @@ __all__ = [
 ]
 
 
+#: Seconds that a reader has at the end for what is still to be told.
+LAST_WORDS_S = 3.0
+#: stdout and stderr, by number, while something may not wait for their readers.
+apart: dict[int, Terminal] = {}
+
+
+def open_closed() -> None:
+    """Put /dev/null on each of descriptors 0 to 2 that is closed.
+
+    Else the next file that is opened, perhaps a lock, would be taken for it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Writing to stdout still fails, as the caller of a result has to know.
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def never_wait() -> None:
+    """Print from threads from now on: who watches a server can't wait for a reader.
+
+    What can't be written is then lost; ``finish`` ends it.
+    """
+    from ascend_v4.run.logs import Terminal
+
+    for number in (1, 2):
+        apart.setdefault(number, Terminal(fd=number))
+
+
+def finish() -> None:
+    """Write what is still to be told, for at most ``LAST_WORDS_S`` seconds a stream."""
+    while apart:
+        apart.popitem()[1].close(LAST_WORDS_S)
+
+
 def print_result(text: str) -> None:
     """Print a result on stdout; raises OSError where it can't be written."""
+    if 1 in apart:
+        apart[1].put(text.removesuffix("\n"))
+        return
     if sys.stdout is None:
         # Python's way to say that descriptor 1 was closed (`>&-`).
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -59,6 +106,9 @@ def print_json(value: Any) -> None:
 
 def status(text: str) -> None:
     """Print a status line on stderr; a closed stderr is nobody's problem."""
+    if 2 in apart:
+        apart[2].put(text)
+        return
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

@@ -25,10 +25,15 @@ def command(ctx: click.Context, run_id: str | None, yes: bool, as_json: bool) ->
     same start time, are ever touched.
     """
     from ascend_v4.run.control import reap, stray_rows, stray_runs
+    from ascend_v4.run.state import find_run
 
-    found = stray_runs(host_of(ctx).env)
+    env = host_of(ctx).env
+    found = stray_runs(env)
     if run_id is not None:
-        found = {run_id: found[run_id]} if run_id in found else {}
+        # A stray may be of a run whose folder is gone.
+        of_one = [known for known in found if known.startswith(run_id)]
+        wanted = of_one[0] if len(of_one) == 1 else find_run(env, run_id).run_id
+        found = {wanted: found[wanted]} if wanted in found else {}
     rows = stray_rows(found)
     left = reap(found) if yes else []
     if as_json:

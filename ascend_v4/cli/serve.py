@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import click
 from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .options import json_option, launch_options, request_of
-from .output import print_findings, print_json, print_result, status
+from .output import never_wait, print_findings, print_json, print_result, status
 from .planning import compiled_or_refused, host_of
 from .run_options import run_options
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from ascend_v4.core.request import LaunchRequest
     from ascend_v4.host.system import Host
     from ascend_v4.run.launch import Launch
-    from ascend_v4.run.outcome import Failure
+    from ascend_v4.run.outcome import Outcome
 
 __all__ = ["command"]
 
@@ -267,24 +266,31 @@ def launch(plan: LaunchPlan, host: Host, wanted: Launch, as_json: bool, detach: 
         where = f"{prepared.model} at {prepared.endpoint}" if prepared.endpoint else HEADLESS
         status(f"ready after {seconds:.1f} s: {where}; Ctrl-C stops it [{prepared.run.run_id}]")
 
-    outcome = prepared.supervise(quietly(told))
+    never_wait()
+    outcome = prepared.supervise(told)
+    if lease is not None:
+        lease.close()
+    return concluded(outcome, alone=len(plan.processes) == 1)
+
+
+def concluded(outcome: Outcome, *, alone: bool) -> int:
+    """Return a run's exit status; raises the AscendV4Error that it ended with.
+
+    Unless it is ``alone``, the last lines of the member that failed are shown: several
+    logs were mixed.
+    """
     forget_broken_streams()
-    if outcome.left:
-        raise outcome.uncleaned()
-    if outcome.failure is not None and outcome.stopped_by is None:
-        show_tail(outcome.failure, alone=len(plan.processes) == 1)
-        raise outcome.failure.error()
-    return outcome.code
-
-
-def quietly(call: Callable[[float], None]) -> Callable[[float], None]:
-    """Return the call with a closed stdout survived: nobody to tell is no reason to stop."""
-
-    def told(seconds: float) -> None:
-        with suppress(OSError, ValueError):
-            call(seconds)
-
-    return told
+    error = outcome.error()
+    if error is None:
+        return outcome.code
+    failure = outcome.failure
+    if failure is not None and not (outcome.left or alone):
+        status(f"last lines of {failure.member}:")
+        for line in failure.tail:
+            status(f"  {line}")
+    if failure is not None and outcome.unconfirmed:
+        status(outcome.unsure().message)
+    raise error
 
 
 def forget_broken_streams() -> None:
@@ -293,18 +299,11 @@ def forget_broken_streams() -> None:
     import sys
 
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        if stream is None:
+            continue
         try:
             stream.flush()
         except (OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, number)
             os.close(null)
-
-
-def show_tail(failure: Failure, *, alone: bool) -> None:
-    """Show the last lines of the member that failed, where several logs were mixed."""
-    if alone:
-        return
-    status(f"last lines of {failure.member}:")
-    for line in failure.tail:
-        status(f"  {line}")

@@ -44,8 +44,7 @@ def serve_node(ctx: click.Context, dry_run: bool, as_json: bool, options: dict[s
     from ascend_v4.cluster.deployment import refuse_all
 
     refuse_all(whole.deployment)
-    notes = dict.fromkeys([*whole.deployment.findings, *plan.notes])
-    print_findings(note for note in notes if note.severity != "info")
+    print_findings(note for note in whole.deployment.findings if note.severity != "info")
     if dry_run:
         print_node(plan, host, as_json, runtime)
         return 0
@@ -152,7 +151,7 @@ def wanted_launch(
     lease: Lease | None,
 ) -> Launch:
     """Return how to run the node's processes."""
-    from ascend_v4.cluster.deployment import key_file, peers_of, served_model
+    from ascend_v4.cluster.deployment import decoders_of, key_file, peers_of, served_model
     from ascend_v4.run.inherit import read_secret
 
     from .serve import engine_asked, how
@@ -169,5 +168,6 @@ def wanted_launch(
         served_model=served_model(whole.deployment),
         key=read_secret(secret) if secret and Path(secret).is_file() else "",
         peers=peers_of(whole.deployment, node),
+        decoders=decoders_of(whole.deployment),
         labels={"deployment": whole.deployment.topology.name, "node": node},
     )

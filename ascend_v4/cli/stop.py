@@ -40,6 +40,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Stop a run and wait until none of its processes is left."""
+    from ascend_v4.run.control import members_alive
     from ascend_v4.run.state import all_runs, find_run
 
     env = host_of(ctx).env
@@ -47,8 +48,10 @@ def command(
         if run_id is not None:
             raise click.UsageError("name a run or a deployment, not both")
         runs = [run for run in all_runs(env) if run.read("state").get("deployment") == deployment]
-        for run in runs:
-            end(run, now=now, timeout_s=timeout)
+        runs = [run for run in runs if run.alive() or members_alive(run)]
+        if not runs:
+            status(f"no run of {deployment} is alive here")
+        end(runs, now=now, timeout_s=timeout)
         if as_json:
             print_json({"deployment": deployment, "stopped": True})
         return
@@ -58,22 +61,30 @@ def command(
             print_json({"run_id": None, "stopped": True})
         return
     run = find_run(env, run_id)
-    end(run, now=now, timeout_s=timeout)
+    end([run], now=now, timeout_s=timeout)
     if as_json:
         print_json({"run_id": run.run_id, "stopped": True})
 
 
-def end(run: RunDir, *, now: bool, timeout_s: float) -> None:
-    """Stop a run; raises AscendV4Error (not cleaned up) naming what still runs."""
+def end(runs: list[RunDir], *, now: bool, timeout_s: float) -> None:
+    """Stop runs, those that live first; raises AscendV4Error (not cleaned up) for all that stay.
+
+    One that can't be stopped keeps no other from being asked.
+    """
     from ascend_v4.run.control import stop
 
-    left = stop(run, now=now, timeout_s=timeout_s, say=status)
-    if left:
-        names = ", ".join(f"{proc['title']} (pid {proc['pid']})" for proc in left)
+    kept = []
+    for run in sorted(runs, key=lambda run: not run.alive()):
+        left = stop(run, now=now, timeout_s=timeout_s, say=status)
+        if left:
+            names = ", ".join(f"{proc['title']} (pid {proc['pid']})" for proc in left)
+            kept.append((run, f"{run.run_id} still runs: {names}"))
+        else:
+            status(f"{run.run_id} is stopped")
+    if kept:
         raise AscendV4Error(
             ExitCode.NOT_CLEANED_UP,
             "not-stopped",
-            f"{run.run_id} still runs: {names}",
-            f"ascend-v4 stop {run.run_id} --now",
+            "\n  also ".join(text for _, text in kept),
+            f"ascend-v4 stop {kept[0][0].run_id} --now",
         )
-    status(f"{run.run_id} is stopped")

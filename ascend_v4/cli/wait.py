@@ -7,10 +7,13 @@ import click
 from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .options import json_option
-from .output import print_json, print_result
+from .output import print_json, print_result, status
 from .planning import host_of
 
 __all__ = ["command"]
+
+#: A run that signal n stopped has the code 128 + n.
+SIGNALLED = 128
 
 
 @click.command("wait")
@@ -26,7 +29,7 @@ def command(
 ) -> int:
     """Wait until a run is ready (prints its endpoint) or stopped.
 
-    A run that ends before it is ready gives its own exit code.
+    A run that ends before it is ready gives its own exit code, 128 + n for signal n.
     """
     from ascend_v4.run.control import wait_until
     from ascend_v4.run.state import find_run
@@ -48,6 +51,11 @@ def command(
             print_result(endpoint if came == "ready" else run.run_id)
         return 0
     end = run.read("exit")
+    if (code := end.get("code", 0)) > SIGNALLED:
+        if as_json:
+            print_json({"run_id": run.run_id, "state": "stopped", "code": code})
+        status(f"{run.run_id} was stopped by signal {code - SIGNALLED} before it was ready")
+        return int(code)
     failure = end.get("failure") or {}
     raise AscendV4Error(
         as_code(end.get("code")),

@@ -24,6 +24,7 @@ from ascend_v4.run.notify import Notifier
 from ascend_v4.run.outcome import Outcome
 from ascend_v4.run.remote import Remote
 from ascend_v4.run.restart import RestartPolicy
+from ascend_v4.run.signals import interruptible
 from ascend_v4.run.spec import Options, Spec
 from ascend_v4.run.state import RunDir, new_run, prune
 from ascend_v4.run.supervisor import Supervisor
@@ -136,18 +137,19 @@ def coordinate(whole: Planned, host: Host, up: Up) -> Coordinated:
 
     Raises AscendV4Error (busy) while another run of the same deployment lives.
     """
-    run = new_run(host.env)
-    run.lock()
+    locks, run = lock_directory(host.env), new_run(host.env)
     name = whole.deployment.topology.name
     who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
-    made = Coordinated(whole, host, up, run, Claims(lock_directory(host.env), who))
+    made = Coordinated(whole, host, up, run, Claims(locks, who))
     try:
-        made.claims.take([f"deployment-{name}"])
-        topology = run.path / "topology.yaml"
-        topology.write_text(whole.text, encoding="utf-8")
-        made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
-        run.write("plan", whole.deployment.to_json())
-        prune(host.env)
+        with interruptible():
+            run.lock({"cluster": name})
+            made.claims.take([f"deployment-{name}"])
+            topology = run.path / "topology.yaml"
+            topology.write_text(whole.text, encoding="utf-8")
+            made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
+            run.write("plan", whole.deployment.to_json())
+            prune(host.env)
     except BaseException:
         made.discard()
         raise

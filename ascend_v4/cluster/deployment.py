@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Planned",
+    "decoders_of",
     "drained",
     "key_file",
     "node_plan",
@@ -118,6 +119,15 @@ def peers_of(deployment: Deployment, node: str) -> dict[str, tuple[str, ...]]:
             elsewhere = {p.name for n, p in pairs if n.name != node}
             found[process.name] = tuple(url for name, url in urls.items() if name in elsewhere)
     return found
+
+
+def decoders_of(deployment: Deployment) -> tuple[str, ...]:
+    """Return the base URLs of the servers that fetch the KV cache of others."""
+    return tuple(
+        process.ready.url
+        for _, process in deployment.processes()
+        if process.role == "decode" and process.ready
+    )
 
 
 def key_file(deployment: Deployment) -> str:

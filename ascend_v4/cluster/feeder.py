@@ -33,7 +33,6 @@ class Feeder:
     def __init__(self, beat_s: float, argv: list[str]) -> None:
         self.beat_s = beat_s
         self.asked: list[int] = []
-        self.hung_up = False
         self.wake_r, self.wake_w = os.pipe()
         os.set_blocking(self.wake_w, False)
         signal.set_wakeup_fd(self.wake_w, warn_on_full_buffer=False)
@@ -72,7 +71,6 @@ class Feeder:
                 self.write(LINES[signal.Signals(number)])
             elif number != signal.SIGCHLD:
                 self.write(STOP)
-                self.hung_up = self.hung_up or number == signal.SIGHUP
 
     def write(self, line: str) -> None:
         """Write one line; a way that is closed shows as its end."""
@@ -99,13 +97,13 @@ def put(data: bytes) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Feed one node, see the module."""
-    feeder = Feeder(float(argv[0]), argv[2:])
-    code = feeder.run(Path(argv[1]).read_text(encoding="utf-8"))
-    if feeder.hung_up:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGHUP)
-    return code
+    """Feed one node, see the module; 127, as a shell says it, where the way can't be started."""
+    try:
+        feeder = Feeder(float(argv[0]), argv[2:])
+    except OSError as error:
+        put(f"can't start {argv[2]}: {error.strerror}\n".encode())
+        return 127
+    return feeder.run(Path(argv[1]).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -67,8 +67,11 @@ def about(node: str, name: str, text: str, fix: str, severity: Severity = "error
     return Finding(name, severity, text, fix, evidence=(Evidence(node),))
 
 
-def node_facts(plan: LaunchPlan, host: Host) -> dict[str, Any]:
-    """Return what this node tells about itself, the time last."""
+def node_facts(plan: LaunchPlan, host: Host, runtime: str = "native") -> dict[str, Any]:
+    """Return what this node tells about itself, the time last.
+
+    ``runtime`` is how it would run the plan: ``native`` or ``docker``.
+    """
     from ascend_v4.engine.locate import find_engine, installed_version
     from ascend_v4.paths import engine_dir
     from ascend_v4.weights.nodes import fingerprint
@@ -85,6 +88,7 @@ def node_facts(plan: LaunchPlan, host: Host) -> dict[str, Any]:
     return {
         "version": __version__,
         "serves": serves,
+        "runtime": runtime,
         "weights": weights,
         "engine": (" + ".join(filter(None, versions)) or "unknown") if program else None,
         "time": time.time(),
@@ -97,10 +101,11 @@ def ask_all(ways: Sequence[Way], ask: Callable[[Way], Any]) -> list[Any]:
         return list(pool.map(ask, ways))
 
 
-def ask_one(way: Way, text: str, host: Host) -> Answer:
-    """Return a node's facts, or why there are none."""
+def ask_one(way: Way, text: str, host: Host, runtime: str | None = None) -> Answer:
+    """Return a node's facts, or why there are none; ``runtime`` goes before the topology's."""
     before = time.time()
-    words = way.argv("cluster", "facts", "--file", "-", "--node", way.node)
+    given = ["--runtime", runtime] if runtime else []
+    words = way.argv("cluster", "facts", "--file", "-", "--node", way.node, *given)
     done = host.run(words, timeout_s=ASK_S, stdin=text)
     after = time.time()
     try:
@@ -139,13 +144,12 @@ def examine(
     answers: Sequence[Answer],
     plans: Mapping[str, LaunchPlan],
     *,
-    engine: bool = True,
     built: bool = False,
 ) -> list[Finding]:
     """Return what is wrong with the nodes together.
 
-    ``plans`` are those of the nodes by name; ``engine`` compares engines too; ``built``
-    weights are made where they are missing.
+    ``plans`` are those of the nodes by name; ``built`` weights are made where they are
+    missing. A node that runs the image brings its engine along.
     """
     found = [answer.failed for answer in answers if answer.failed]
     good = [answer for answer in answers if not answer.failed]
@@ -154,15 +158,15 @@ def examine(
     )
     serving = [answer for answer in good if answer.facts.get("serves")]
     found += weights_of(serving, plans, built=built)
-    if engine:
-        for answer in serving:
-            if not answer.facts.get("engine"):
-                text = f"node {answer.node} has no engine: no vllm on PATH and none of ours"
-                fix = f"on {answer.node}: {engine_command(plans[answer.node])}"
-                found.append(about(answer.node, "no-engine", text, fix))
-        having = [answer for answer in serving if answer.facts.get("engine")]
-        fix = "install one release on all nodes"
-        found += odd_ones(having, "engine", "engines-differ", "engine {value}", fix)
+    native = [answer for answer in serving if answer.facts.get("runtime") != "docker"]
+    for answer in native:
+        if not answer.facts.get("engine"):
+            text = f"node {answer.node} has no engine: no vllm on PATH and none of ours"
+            fix = f"on {answer.node}: {engine_command(plans[answer.node])}"
+            found.append(about(answer.node, "no-engine", text, fix))
+    having = [answer for answer in native if answer.facts.get("engine")]
+    fix = "install one release on all nodes"
+    found += odd_ones(having, "engine", "engines-differ", "engine {value}", fix)
     return found + clocks_of(good)
 
 
@@ -216,17 +220,20 @@ def clocks_of(answers: Sequence[Answer]) -> list[Finding]:
     return found
 
 
-def preflight(whole: Planned, host: Host, program: str, *, native: bool) -> list[Finding]:
+def preflight(
+    whole: Planned, host: Host, program: str, runtime: str | None = None
+) -> list[Finding]:
     """Ask every node; return what is to be told. Raises AscendV4Error before anything starts.
 
-    The error has the code of the first node's fault and lists them all, with their lines.
+    ``runtime`` goes before the topology's. The error has the code of the first node's fault
+    and lists them all, with their lines.
     """
     nodes = [planned.node for planned in whole.deployment.nodes]
     ways = [way_of(node, host, program) for node in nodes]
-    answers = ask_all(ways, lambda way: ask_one(way, whole.text, host))
+    answers = ask_all(ways, lambda way: ask_one(way, whole.text, host, runtime))
     plans = {planned.node.name: planned.plan for planned in whole.deployment.nodes}
     built = whole.deployment.nodes[0].plan.checkpoint == "rehearsal"
-    found = [placed(one, whole) for one in examine(answers, plans, engine=native, built=built)]
+    found = [placed(one, whole) for one in examine(answers, plans, built=built)]
     wrong = [finding for finding in found if finding.severity == "error"]
     if wrong:
         first = wrong[0]

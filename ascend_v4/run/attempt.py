@@ -13,18 +13,21 @@ from ascend_v4.errors import ExitCode
 
 from .liveness import Liveness, Prober, Sample, look
 from .member import Member
-from .outcome import Failure, Outcome, died, hangs
+from .outcome import Failure, Outcome, died, late
 from .peers import Answers, Peers
 from .procs import scan
-from .remote import first_failure, newly_ready
+from .remote import first_failure, newly_ready, unconfirmed
 from .signals import FORWARDED, STOPPING, Signals
 from .spec import FAIL_GRACE_S, Options, Spec, front_probe
+from .transfer import unanswered
 
 __all__ = ["Attempt", "Options", "Spec"]
 
 POLL_S = 0.2
 #: The engine gets this much longer than its drain before it is killed.
 MARGIN_S = 3.0
+#: Probe timeouts that one probe may take: it asks several things in a row.
+PATIENCE = 4
 #: The phase that a member without an API has to reach, by its order in phases.yaml.
 LOADED = 80
 
@@ -76,6 +79,7 @@ class Attempt:
                 if not member.over:
                     member.kill()
                     member.wait_over(15.0)
+        self.outcome.unconfirmed = unconfirmed(self.specs, self.members)
         return self.outcome
 
     def start_next(self) -> None:
@@ -111,8 +115,13 @@ class Attempt:
             return 0.1
         if not self.is_ready():
             return POLL_S
-        now = time.monotonic()
-        return max(0.0, min(self.next_refresh, self.next_probe or now + 3600) - now)
+        probe = self.next_probe
+        if self.prober.busy:
+            # Its answer wakes us; without one, nothing is to be done before it is given up.
+            probe = self.prober.since + PATIENCE * self.options.probe_timeout_s
+        if self.options.probe_interval_s <= 0:
+            probe = self.next_refresh
+        return max(0.0, min(self.next_refresh, probe) - time.monotonic())
 
     def is_ready(self) -> bool:
         """Whether every member is ready."""
@@ -122,10 +131,12 @@ class Attempt:
 
     def on_signal(self, number: int) -> None:
         """Drain on the first TERM or INT, stop now on a second or on QUIT, forward the rest."""
-        if number in FORWARDED and (number == signal.SIGHUP or not self.options.end_s):
+        # To launchers on other nodes a HUP of ours would be one TERM after the other.
+        hung_up = number == signal.SIGHUP and bool(self.options.end_s)
+        if number in FORWARDED and not self.options.end_s:
             self.forwarded.add(number)
             self.tell(number)
-        if number not in STOPPING:
+        if not (number in STOPPING or (hung_up and not self.stopping)):
             return
         if self.outcome.stopped_by is not None or number == signal.SIGQUIT:
             if self.outcome.failure is None:
@@ -137,7 +148,7 @@ class Attempt:
             self.outcome.stopped_by = number
         already = self.stopping
         drain = self.options.drain_s if self.is_ready() else 0.0
-        self.stop(number, drain + MARGIN_S)
+        self.stop(signal.SIGTERM if hung_up else number, drain + MARGIN_S)
         if not already:
             self.on_change("draining")
 
@@ -259,7 +270,10 @@ class Attempt:
         if self.is_ready() or self.stopping:
             return
         if now - self.began > self.options.deadline_s:
-            self.fail(self.late())
+            spec = next(s for s in self.specs if s.name not in self.ready)
+            member, last = self.members.get(spec.name), spec.probe.last if spec.probe else ""
+            alone = len(self.specs) == 1
+            self.fail(late(spec.name, member, self.options.deadline_s, last, alone=alone))
             return
         pending = [
             spec
@@ -317,29 +331,9 @@ class Attempt:
             self.tell(signal.SIGUSR2)
         self.on_ready(self.outcome.ready_s)
 
-    def late(self) -> Failure:
-        """Return the failure of a start that took too long, with the phase it was in."""
-        spec = next(s for s in self.specs if s.name not in self.ready)
-        member = self.members.get(spec.name)
-        phase = member.phases.phase.text() if member else "not started"
-        last = spec.probe.last if spec.probe else ""
-        cause = member.phases.cause() if member else None
-        return Failure(
-            int(ExitCode.NOT_READY_IN_TIME),
-            "not-ready",
-            f"{'the server' if len(self.specs) == 1 else spec.name} generated no token before the "
-            f"deadline of {self.options.deadline_s:g} s; phase: {phase}; last seen: {last}",
-            "read the log; --deadline SECONDS allows more time",
-            spec.name,
-            None,
-            phase,
-            cause.line if cause else "",
-            member.tail.text() if member else [],
-        )
-
     def watch_life(self, now: float) -> None:
         """Probe one member after the other, each once an interval."""
-        limit = 4 * self.options.probe_timeout_s
+        limit = PATIENCE * self.options.probe_timeout_s
         result = self.prober.take()
         if result is None and self.prober.busy and now - self.prober.since > limit:
             # A reply that trickles in for ever is no reply.
@@ -381,7 +375,9 @@ class Attempt:
         if judge.failed:
             self.on_change(f"{name}: probe failed ({judge.failed} of {judge.failures})")
         if hung:
-            self.fail(hangs(self.members[name], judge.failed, healthy=sample.healthy))
+            member = self.members[name]
+            probe = self.spec_of(member).probe
+            self.fail(unanswered(member, probe, judge.failed, healthy=sample.healthy))
 
     def refresh(self, now: float) -> None:
         """Remember which processes there are; often while they are being made."""

@@ -76,13 +76,22 @@ def stop(
 ) -> list[dict[str, Any]]:
     """Stop a run and wait until nothing of it is left; return what could not be stopped.
 
-    A run that is over already needs nothing. ``now`` doesn't drain.
+    A run that is over already needs nothing. ``now`` doesn't drain. Asked again while it
+    drains, it only waits.
     """
+    deadline = time.monotonic() + timeout_s
     launcher = run.launcher()
-    if run.alive() and launcher is not None:
-        send(launcher, signal.SIGQUIT if now else signal.SIGTERM)
+    while launcher is None and run.alive() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        launcher = run.launcher()
+    if run.alive():
+        if launcher is None:
+            return [{"pid": 0, "state": "?", "title": "a launcher that did not say its pid"}]
+        if now:
+            send(launcher, signal.SIGQUIT)
+        else:
+            run.ask_to_drain(launcher)
         say(f"{'stopping' if now else 'draining'} {run.run_id}")
-        deadline = time.monotonic() + timeout_s
         while run.alive() and time.monotonic() < deadline:
             time.sleep(POLL_S)
         if run.alive():

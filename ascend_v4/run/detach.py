@@ -70,6 +70,8 @@ def become(prepare: Callable[[], Runnable], write: int) -> None:
         with contextlib.suppress(OSError):
             os.write(write, json.dumps(error.to_json()).encode())
         code = int(error.code)
+    except SystemExit as error:
+        code = int(error.code or 0)
     except BaseException as error:
         say(f"error: {type(error).__name__}: {error}")
     finally:
@@ -79,10 +81,8 @@ def become(prepare: Callable[[], Runnable], write: int) -> None:
 def run(prepared: Runnable) -> int:
     """Supervise to the end; the launcher's own words are in ``launcher.log``."""
     outcome = prepared.supervise(lambda s: say(f"ready after {s:.1f} s"), echo=False)
-    if outcome.left:
-        say(f"error: {outcome.uncleaned().message}")
-    elif outcome.failure is not None and outcome.stopped_by is None:
-        say(f"error: {outcome.failure.message}")
+    if error := outcome.error():
+        say(f"error: {error.message}")
     return outcome.code
 
 

@@ -33,7 +33,7 @@ def request(
     """GET, or POST a JSON body, and return the reply; redirects are not followed.
 
     ``timeout_s`` bounds each wait for the server, in seconds. Raises OSError (also for
-    a reply that isn't HTTP).
+    a reply that isn't HTTP, and for a key that can't be in a header).
     """
     url = urlsplit(base)
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
@@ -49,7 +49,7 @@ def request(
         connection.request("GET" if data is None else "POST", path, data, headers)
         reply = connection.getresponse()
         return Reply(reply.status, reply.read(MAX_BYTES))
-    except http.client.HTTPException as error:
+    except (http.client.HTTPException, ValueError) as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()

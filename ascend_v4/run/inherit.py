@@ -62,7 +62,8 @@ def gave_way(name: str, text: str, what: str) -> Finding:
 def read_secret(path: str) -> str:
     """Return the secret in a file, without its line break.
 
-    Raises AscendV4Error (usage) for a file that can't be read or is empty.
+    Raises AscendV4Error (usage) for a file that can't be read or is empty, or holds what no
+    HTTP header can.
     """
     try:
         secret = Path(path).read_text(encoding="utf-8").strip()
@@ -73,6 +74,13 @@ def read_secret(path: str) -> str:
     if not secret:
         raise AscendV4Error(
             ExitCode.USAGE, "no-secret", f"--api-key-file: {path} is empty", f"ls -l {path}"
+        )
+    if not (secret.isprintable() and secret.isascii()):
+        raise AscendV4Error(
+            ExitCode.USAGE,
+            "no-secret",
+            f"--api-key-file: {path} holds more than one line of ASCII, which no HTTP header can",
+            f"wc -l {path}",
         )
     return secret
 

@@ -26,9 +26,11 @@ from .outcome import Outcome
 from .prelaunch import check_ports, check_weights, find_program, resources
 from .ready import ReadyProbe
 from .restart import RestartPolicy
+from .signals import interruptible
 from .spec import Options, Spec, front_probe
 from .state import RunDir, new_run, prune
 from .supervisor import Supervisor
+from .transfer import Transfers
 
 __all__ = ["Launch", "Prepared", "prepare"]
 
@@ -42,7 +44,8 @@ class Launch:
     A hook gets the plan and the argv and environment of a server process, the first of
     each shape, and raises AscendV4Error to refuse. ``node`` is whose processes are run,
     ``served_model`` and ``key`` what a router's clients ask for and show, ``labels`` go
-    into the run's state, ``peers`` are the servers elsewhere that a process needs.
+    into the run's state, ``peers`` are the servers elsewhere that a process needs,
+    ``decoders`` those that fetch the KV cache of others.
     """
 
     options: Options
@@ -56,6 +59,7 @@ class Launch:
     key: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
     peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    decoders: tuple[str, ...] = ()
     say: Callable[[str], None] = lambda _: None
     tell: Callable[[list[Finding]], None] = lambda _: None
 
@@ -130,20 +134,27 @@ class Prepared(Held):
 def prepare(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
     """Check everything that can be checked, claim devices and ports, make the run's folder.
 
-    Raises AscendV4Error with nothing left behind.
+    Raises AscendV4Error, and SystemExit for a signal that stops, with nothing left behind.
     """
+    with interruptible():
+        return checked(plan, host, launch)
+
+
+def checked(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
+    """Return what :func:`prepare` does."""
     local = [process for process in plan.processes if process.node == launch.node]
     program = ""
     if any(process.role != "router" or process.argv[0] == "python" for process in local):
         program = find_program(plan, host) if launch.runtime == "native" else ""
     if any(process.role != "router" for process in local):
         check_weights(plan, host, launch.say)
+    locks = lock_directory(host.env)
     run = new_run(host.env)
-    run.lock()
     who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
-    claims = Claims(lock_directory(host.env), who)
+    claims = Claims(locks, who)
     prepared = Prepared(plan, host, launch, run, claims, [], [])
     try:
+        run.lock(launch.labels)
         claims.take(resources(plan, local, host))
         for process in local:
             check_ports(process, host)
@@ -209,9 +220,15 @@ def probe_of(prepared: Prepared, process: Process, env: Mapping[str, str]) -> Re
     if process.ready is None:
         return None
     served = value_of(process.argv, "--served-model-name") or prepared.launch.served_model
-    key = env.get("VLLM_API_KEY", "") or prepared.launch.key
+    given = value_of(process.argv, "--api-key") or ""
+    if given:
+        prepared.secrets.append(given)
+    key = given or env.get("VLLM_API_KEY", "") or prepared.launch.key
     proxy = process.role == "router" and process.argv[0] != ROUTER
-    return ReadyProbe(process.ready.url, served, key, health="" if proxy else "/health")
+    probe = ReadyProbe(process.ready.url, served, key, health="" if proxy else "/health")
+    if process.role == "router" and prepared.launch.decoders:
+        probe.transfers = Transfers(prepared.launch.decoders, key)
+    return probe
 
 
 def native_argv(process: Process, program: str, host: Host) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ the end of the input, the run ends. What happens goes out on stdout, one JSON li
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
+from .logs import Terminal
 from .outcome import Failure
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ __all__ = ["EVENT", "Lease"]
 EVENT = "ascend-v4"
 #: YAML's own mark for the end of a document: heartbeats follow.
 END = "..."
+#: Seconds that the coordinator has at the end to read the last events.
+LAST_WORDS_S = 3.0
 #: How much a document may have, in bytes: a topology of a thousand nodes has a tenth.
 MAX_DOCUMENT = 16 * 1024 * 1024
 
@@ -44,7 +46,8 @@ class Lease:
     """
 
     def __init__(self, seconds: float, fd: int = 0, out: int = 1) -> None:
-        self.seconds, self.fd, self.out = seconds, fd, out
+        self.seconds, self.fd = seconds, fd
+        self.out = Terminal(fd=out)
         self.lost = ""
         self.serving = False
         self.last = time.monotonic()
@@ -74,10 +77,12 @@ class Lease:
         self._generate, self._signals = generate, signals
 
     def tell(self, event: str, **facts: object) -> None:
-        """Write an event; nobody listening is no reason to stop."""
-        text = json.dumps({EVENT: event, **facts}, ensure_ascii=False)
-        with contextlib.suppress(OSError):
-            os.write(self.out, text.encode(errors="replace") + b"\n")
+        """Write an event; nobody listening, or reading, is no reason to stop or to wait."""
+        self.out.put(json.dumps({EVENT: event, **facts}, ensure_ascii=False))
+
+    def close(self) -> None:
+        """Write the events that were told and not yet written, for a few seconds at most."""
+        self.out.close(LAST_WORDS_S)
 
     def failed(self, failure: Failure) -> None:
         """Tell the first failure at once: the end itself may be seconds away."""

@@ -71,6 +71,8 @@ def look(probe: ReadyProbe, timeout_s: float) -> Sample:
     """Return a sample of the server; never raises. Waits at most about three timeouts."""
     generated = probe.generated(timeout_s)
     healthy = generated or probe.healthy()
+    if probe.transfers:
+        return Sample(generated, healthy, probe.transfers.progress(timeout_s))
     try:
         reply = request(probe.url, "/metrics", key=probe.key, timeout_s=timeout_s)
         progress = parse_progress(reply.body) if reply.status == 200 else b""
@@ -79,45 +81,56 @@ def look(probe: ReadyProbe, timeout_s: float) -> Sample:
     return Sample(generated, healthy, progress)
 
 
+@dataclass
+class Call:
+    """One call under way, since ``since`` on the monotonic clock."""
+
+    since: float
+    done: bool = False
+    result: object = None
+
+
 class Prober:
     """Runs probes in a thread, so that a server that never answers holds up nothing of ours.
 
-    ``wake`` is called from the thread when a result is there.
+    ``wake`` is called from the thread when a result can be taken.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
-        self.thread: threading.Thread | None = None
-        self.result: object = None
-        self.since = 0.0
+        self.call: Call | None = None
+
+    @property
+    def since(self) -> float:
+        """When the call under way began, on the monotonic clock; 0 without one."""
+        return self.call.since if self.call else 0.0
 
     @property
     def busy(self) -> bool:
         """Whether a probe is under way or its result was not taken yet."""
-        return self.thread is not None
+        return self.call is not None
 
     def ask(self, call: Callable[[], object]) -> None:
         """Begin one call; only when not busy."""
-        self.since = time.monotonic()
-        self.result = None
-        self.thread = threading.Thread(target=self._run, args=(call,), daemon=True)
-        self.thread.start()
+        self.call = Call(time.monotonic())
+        threading.Thread(target=self._run, args=(self.call, call), daemon=True).start()
 
-    def _run(self, call: Callable[[], object]) -> None:
+    def _run(self, slot: Call, call: Callable[[], object]) -> None:
         try:
-            self.result = call()
+            slot.result = call()
         except Exception as error:
-            self.result = error
+            slot.result = error
+        # Before the wake: the loop looks once, and then sleeps again.
+        slot.done = True
         self.wake()
 
     def take(self) -> object:
         """Return the result of a finished call, else None."""
-        if self.thread is None or self.thread.is_alive():
+        if self.call is None or not self.call.done:
             return None
-        self.thread = None
-        return self.result
+        slot, self.call = self.call, None
+        return slot.result
 
     def drop(self) -> None:
         """Forget a call under way; its result goes nowhere."""
-        self.thread = None
-        self.result = None
+        self.call = None

@@ -10,7 +10,6 @@ import contextlib
 import os
 import queue
 import re
-import sys
 import threading
 import time
 from collections import deque
@@ -105,9 +104,13 @@ class LogFile:
 
 
 class Terminal:
-    """Copies lines to our stderr from a thread of its own; a reader that is stuck loses lines."""
+    """Copies lines to a descriptor from a thread of its own; a reader that is stuck loses lines.
 
-    def __init__(self, depth: int = 10_000) -> None:
+    Our stderr, unless ``fd`` says otherwise.
+    """
+
+    def __init__(self, depth: int = 10_000, fd: int = 2) -> None:
+        self.fd = fd
         self.lines: queue.Queue[bytes | None] = queue.Queue(depth)
         self.lost = 0
         self.thread = threading.Thread(target=self._copy, name="terminal", daemon=True)
@@ -129,8 +132,9 @@ class Terminal:
     def _copy(self) -> None:
         while (line := self.lines.get()) is not None:
             try:
-                os.write(sys.stderr.fileno(), line)
-            except (OSError, ValueError):
+                while line:
+                    line = line[os.write(self.fd, line) :]
+            except OSError:
                 self.lost += 1
 
 

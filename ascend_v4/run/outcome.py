@@ -10,7 +10,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .member import Member
 from .signals import signal_name
 
-__all__ = ["Failure", "Outcome", "died", "hangs", "how_ended"]
+__all__ = ["Failure", "Outcome", "died", "hangs", "how_ended", "late"]
 
 KINDS = {
     ExitCode.REFUSED: "engine-refused",
@@ -57,7 +57,11 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """How one start ended: ``stopped_by`` a signal, a ``failure``, or by itself (neither)."""
+    """How one start ended: ``stopped_by`` a signal, a ``failure``, or by itself (neither).
+
+    ``unconfirmed`` are nodes that were lost before they told their end: ``node``, and
+    ``within_s``, the seconds after which their lease is over.
+    """
 
     failure: Failure | None = None
     stopped_by: int | None = None
@@ -65,15 +69,37 @@ class Outcome:
     ready_s: float | None = None
     killed: list[dict[str, Any]] = field(default_factory=list)
     left: list[dict[str, Any]] = field(default_factory=list)
+    unconfirmed: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def code(self) -> int:
         """Return the exit code; what could not be cleaned up outranks all."""
         if self.left:
             return int(ExitCode.NOT_CLEANED_UP)
+        if self.failure is None and self.unconfirmed:
+            return int(ExitCode.UNREACHABLE)
         if self.stopped_by is not None:
             return 128 + self.stopped_by
         return self.failure.code if self.failure else 0
+
+    def error(self) -> AscendV4Error | None:
+        """Return the error that the run ended with, None where it was stopped or ended well."""
+        if self.left:
+            return self.uncleaned()
+        if self.failure is not None:
+            return None if self.stopped_by is not None else self.failure.error()
+        return self.unsure() if self.unconfirmed else None
+
+    def unsure(self) -> AscendV4Error:
+        """Return the error that names the nodes which were lost before they told their end."""
+        texts = [
+            f"node {one['node']}: its end is not confirmed; its lease ends what runs there"
+            f" within {one['within_s']:g} s"
+            for one in self.unconfirmed
+        ]
+        hint = "ask it again: ascend-v4 cluster down -f TOPOLOGY"
+        text = "\n  also ".join(texts)
+        return AscendV4Error(ExitCode.UNREACHABLE, "not-confirmed", text, hint)
 
     def uncleaned(self) -> AscendV4Error:
         """Return the error that names the processes which the kernel will not let die."""
@@ -97,6 +123,7 @@ class Outcome:
             "failure": self.failure.to_json() if self.failure else None,
             "killed": self.killed,
             "left": self.left,
+            "unconfirmed": self.unconfirmed,
         }
 
 
@@ -131,6 +158,27 @@ def died(member: Member, *, ready: bool, alone: bool) -> Failure:
         phase.text(),
         cause.line if cause else "",
         member.tail.text(),
+    )
+
+
+def late(name: str, member: Member | None, deadline_s: float, last: str, *, alone: bool) -> Failure:
+    """Return the failure of a start that took longer than ``deadline_s``, with its phase.
+
+    ``member`` is None where it was not started; ``last`` is what its probe saw last.
+    """
+    phase = member.phases.phase.text() if member else "not started"
+    cause = member.phases.cause() if member else None
+    return Failure(
+        int(ExitCode.NOT_READY_IN_TIME),
+        "not-ready",
+        f"{'the server' if alone else name} generated no token before the "
+        f"deadline of {deadline_s:g} s; phase: {phase}; last seen: {last}",
+        "read the log; --deadline SECONDS allows more time",
+        name,
+        None,
+        phase,
+        cause.line if cause else "",
+        member.tail.text() if member else [],
     )
 
 

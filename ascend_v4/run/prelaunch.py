@@ -96,7 +96,7 @@ def check_ports(process: Process, host: Host) -> None:
 
     argv = process.argv
     address = argv[argv.index("--host") + 1] if "--host" in argv else "127.0.0.1"
-    for wanted in process.ports:
+    for nth, wanted in enumerate(process.ports):
         if port_free(address, wanted.port):
             continue
         holder = holder_of_port(host, wanted.port)
@@ -105,8 +105,15 @@ def check_ports(process: Process, host: Host) -> None:
             ExitCode.BUSY,
             "port-in-use",
             f"port {wanted.port} ({wanted.use}) is held by {who}",
-            f"stop it, or choose another: --port {wanted.port + 1}",
+            f"stop it, or choose another: {other_port(process, nth)}",
         )
+
+
+def other_port(process: Process, nth: int) -> str:
+    """Return what names another port than a process's ``nth``."""
+    if process.role == "router":
+        return f"router.{'metrics_port' if nth else 'port'} in the topology"
+    return f"--port {process.ports[nth].port + 1}"
 
 
 def resources(plan: LaunchPlan, processes: Iterable[Process], host: Host) -> list[str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .http import request
+
+if TYPE_CHECKING:
+    from .transfer import Transfers
 
 __all__ = ["GATES", "NOTHING_LISTENS", "Gate", "ReadyProbe"]
 
@@ -25,7 +29,8 @@ class ReadyProbe:
 
     ``url`` is its base (``http://127.0.0.1:8000``), ``model`` the served name, ``key`` the
     API key or ``""``, ``timeout_s`` the seconds a completion may take. ``health`` is the
-    path that must say 200 first; ``""`` for a proxy that has none.
+    path that must say 200 first; ``""`` for a proxy that has none. With ``transfers`` each
+    completion has a prompt of its own that needs the KV cache of another server.
     """
 
     url: str
@@ -34,6 +39,7 @@ class ReadyProbe:
     timeout_s: float = 60.0
     last: str = NOTHING_LISTENS
     health: str = "/health"
+    transfers: Transfers | None = None
 
     def listening(self) -> bool:
         """Return whether anything accepts a connection."""
@@ -66,7 +72,8 @@ class ReadyProbe:
         """
         if not self.healthy():
             return False
-        body = {"model": self.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        prompt = self.transfers.prompt() if self.transfers else "Hello"
+        body = {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
         wait = timeout_s or self.timeout_s
         try:
             reply = request(self.url, "/v1/completions", body=body, key=self.key, timeout_s=wait)

@@ -21,7 +21,7 @@ from .outcome import Failure, how_ended
 from .signals import STOPPING, signal_name
 from .spec import Spec
 
-__all__ = ["Remote", "first_failure", "is_event", "newly_ready"]
+__all__ = ["Remote", "first_failure", "is_event", "newly_ready", "unconfirmed"]
 
 #: Seconds between two requests for a completion through the endpoint.
 ASK_S = 2.0
@@ -100,12 +100,17 @@ class Remote:
             self.failure, self.failed_at = self._named(said["failure"]), time.monotonic()
 
     def _named(self, said: dict[str, Any]) -> Failure:
-        """Return the node's failure, with the node's name in it."""
+        """Return the node's failure, with the node's name in it.
+
+        Its next command is for a shell there; its log is here too, see ``ended``.
+        """
+        hint = str(said.get("next", ""))
+        own_log = bool(self.run_id) and self.run_id in hint
         return Failure(
             known(said.get("code")),
             str(said.get("kind", "engine-died")),
             f"node {self.node}: {said.get('message', 'it failed')}",
-            str(said.get("next", "")),
+            f"on {self.node}: {hint}" if hint and not own_log else "",
             self.node,
             said.get("engine_status"),
             str(said.get("phase", "")),
@@ -134,7 +139,8 @@ class Remote:
         message = f"its launcher ended with {how_ended(status)}"
         if status in NO_PROGRAM:
             code, kind = int(ExitCode.HOST_NOT_READY), "no-program"
-            message = f"ascend-v4 can't be run there (exit code {status})"
+            said = next((line for line in reversed(member.tail.text()) if line.strip()), "no word")
+            message = f"ascend-v4 can't be run there (exit code {status}): {said}"
         elif status > 128:
             stopped = status - 128 in STOPPING
             kind = "node-stopped" if stopped else "node-killed"
@@ -174,6 +180,21 @@ def newly_ready(
                 members[spec.name].signal(signal.SIGUSR1)
             continue
         found.append(spec.name)
+    return found
+
+
+def unconfirmed(specs: Sequence[Spec], members: dict[str, Member]) -> list[dict[str, Any]]:
+    """Return the nodes that never told whether they ended what ran there, see ``Outcome``."""
+    found = []
+    for spec in specs:
+        member = members.get(spec.name)
+        if spec.remote is None or member is None:
+            continue
+        status = member.exit_status
+        # A way that never came to a start there has left nothing.
+        unheard = status is None or status < 0 or (status == LOST and bool(spec.remote.run_id))
+        if unheard:
+            found.append({"node": spec.remote.node, "within_s": spec.remote.lease_s})
     return found
 
 

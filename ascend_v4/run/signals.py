@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["FORWARDED", "STOPPING", "Signals", "signal_name"]
+__all__ = ["FORWARDED", "STOPPING", "Signals", "interruptible", "signal_name"]
 
 #: Drain and stop; QUIT stops at once.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -24,6 +25,7 @@ class Signals:
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self._old: dict[int, Any] = {}
+        self._woken = -1
 
     def __enter__(self) -> Signals:
         for number in (*STOPPING, *FORWARDED):
@@ -31,9 +33,12 @@ class Signals:
             if signal.getsignal(number) is signal.SIG_IGN and number == signal.SIGHUP:
                 continue
             self._old[number] = signal.signal(number, self._on)
+        # The kernel may hand a signal to any thread, which would leave our select asleep.
+        self._woken = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        signal.set_wakeup_fd(self._woken)
         for number, handler in self._old.items():
             signal.signal(number, handler)
         os.close(self._read)
@@ -66,6 +71,27 @@ class Signals:
         while self.got:
             got.append(self.got.pop(0))
         return got
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let TERM, QUIT and HUP raise SystemExit meanwhile, so that what was begun is given back.
+
+    A handler that somebody set, and an ignored signal, stay.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    ours = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+    taken = [number for number in ours if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def signal_name(number: int) -> str:

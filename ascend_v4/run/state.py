@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.paths import runs_dir
 
-from .procs import Proc, boot_id
+from .procs import Proc, boot_id, send, start_of
 
 __all__ = ["RunDir", "all_runs", "find_run", "lock_held", "new_run", "prune", "write_atomic"]
 
@@ -87,10 +88,44 @@ class RunDir:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def lock(self) -> None:
-        """Hold the run: as long as this process lives the run counts as alive."""
+    def lock(self, facts: Mapping[str, Any]) -> None:
+        """Hold the run: as long as this process lives the run counts as alive.
+
+        Its first state says who prepares it, so that ``stop`` finds whom to ask.
+        """
         self._lock = os.open(self.path / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.write("state", {**self.first_state(), "state": "preparing", **facts})
+
+    def first_state(self) -> dict[str, Any]:
+        """Return the state of a run whose launcher is this process and that has no member."""
+        return {
+            "schema": SCHEMA,
+            "run_id": self.run_id,
+            "boot_id": boot_id(),
+            "launcher": {"pid": os.getpid(), "start": start_of(os.getpid())},
+            "started_at": time.time(),
+            "state": "starting",
+            "phase": "",
+            "ready_at": None,
+            "starts": 0,
+            "members": [],
+        }
+
+    def ask_to_drain(self, launcher: Proc) -> None:
+        """Send TERM, once however many ask: a second one would stop it without a drain."""
+        try:
+            asked = os.open(self.path / "stop.asked", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            send(launcher, signal.SIGTERM)
+            return
+        try:
+            fcntl.flock(asked, fcntl.LOCK_EX)
+            if os.fstat(asked).st_size == 0 and self.read("state").get("state") != "draining":
+                send(launcher, signal.SIGTERM)
+                os.write(asked, b"TERM\n")
+        finally:
+            os.close(asked)
 
     def unlock(self) -> None:
         """Let the run go."""
@@ -143,7 +178,9 @@ def new_run(env: Mapping[str, str]) -> RunDir:
     name = f"{moment}-{int(now * 1000) % 1000:03}{secrets.token_hex(1)}"
     path = runs_dir(env) / name
     try:
-        (path / "logs").mkdir(parents=True, mode=0o700)
+        # The folder itself is closed: plan, state and report hold lines of the log as well.
+        path.mkdir(parents=True, mode=0o700)
+        (path / "logs").mkdir(mode=0o700)
     except OSError as error:
         raise AscendV4Error(
             ExitCode.HOST_NOT_READY,

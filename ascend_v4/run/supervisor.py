@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from .memory import DeviceUse, MemoryReader, wait_returned
 from .notify import Notifier, Watchdog
 from .outcome import Failure, Outcome
 from .phases import Phase
-from .procs import Proc, alive, boot_id, start_of
+from .procs import Proc, alive
 from .remote import is_event
 from .restart import RestartPolicy
 from .signals import STOPPING, Signals
@@ -62,16 +61,7 @@ class Supervisor:
         self.told = (0.0, "")
         self.beat = time.monotonic()
         self.state: dict[str, Any] = {
-            "schema": SCHEMA,
-            "run_id": self.run.run_id,
-            "boot_id": boot_id(),
-            "launcher": {"pid": os.getpid(), "start": start_of(os.getpid())},
-            "started_at": time.time(),
-            "state": "starting",
-            "phase": "",
-            "ready_at": None,
-            "starts": 0,
-            "members": [],
+            **self.run.first_state(),
             **self.facts,
         }
 
@@ -263,5 +253,4 @@ class Supervisor:
             "attempts": self.attempts,
         }
         self.run.write("exit", end)
-        failed = outcome.left or (outcome.failure is not None and outcome.stopped_by is None)
-        self.set("failed" if failed else "stopped")
+        self.set("failed" if outcome.error() else "stopped")

@@ -162,6 +162,10 @@ def answers(*changes, skews=()):
             [("engines-differ", "error", "node n0 has engine 0.31.0, n1 has engine 0.32.0")],
         ),
         (
+            answers({"engine": None, "runtime": "docker"}, {"runtime": "native"}),
+            [],
+        ),
+        (
             answers({"serves": False, "weights": None, "engine": None}, {}),
             [],
         ),
@@ -192,6 +196,30 @@ def test_the_next_command_for_a_node_names_its_model():
     )
     image = PLANS["n0"].image
     assert engine == f"on n0: run inside the image {image}, or add --runtime docker"
+
+
+@pytest.mark.parametrize(
+    ("programs", "words", "runtime"),
+    [
+        ([], [], "native"),
+        (["docker"], [], "docker"),
+        (["docker", "vllm"], [], "native"),
+        (["docker", "vllm"], ["--runtime", "docker"], "docker"),
+    ],
+)
+def test_a_node_tells_the_runtime_that_it_would_choose(ascend, tmp_path, programs, words, runtime):
+    file = tmp_path / "one.yaml"
+    file.write_text(
+        "schema: 1\nname: one\nchip: a3\nruntime: auto\nmodel_dir: /m\nallow_unvalidated: true\n"
+        "nodes:\n- {name: n0, address: 10.0.0.1, interface: eth0}\n"
+        "groups:\n- {name: server, nodes: [n0]}\n"
+    )
+    fake = FakeHost(tmp_path)
+    for name in programs:
+        fake.program(name, "#!/bin/sh\n")
+    done = ascend("cluster", "facts", "-f", file, "--node", "n0", *words, host=fake.host())
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["runtime"] == runtime
 
 
 @pytest.mark.parametrize(

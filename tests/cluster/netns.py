@@ -38,6 +38,26 @@ class Net:
         """Pull the plug of a node."""
         ip("-n", self.space(node), "link", "set", "eth0", "down")
 
+    def hold_back(self, *ports: int) -> None:
+        """Drop what TCP brings from other nodes, but not to or from these ports."""
+        for node in range(self.count):
+            rule = ("-n", self.space(node), "rule")
+            ip(*rule, "add", "pref", "30", "lookup", "local")
+            for port in ports:
+                for way in ("dport", "sport"):
+                    let = ["iif", "eth0", "ipproto", "tcp", way, str(port), "lookup", "local"]
+                    ip(*rule, "add", "pref", "10", *let)
+            ip(*rule, "add", "pref", "20", "iif", "eth0", "ipproto", "tcp", "blackhole")
+            ip(*rule, "del", "pref", "0")
+
+    def let_through(self) -> None:
+        """End what :meth:`hold_back` began."""
+        for node in range(self.count):
+            rule = ("-n", self.space(node), "rule")
+            ip(*rule, "flush")
+            for pref, table in (("0", "local"), ("32766", "main"), ("32767", "default")):
+                ip(*rule, "add", "pref", pref, "lookup", table)
+
     def pids(self, node: int) -> list[int]:
         """Return every process on a node."""
         done = subprocess.run(

@@ -6,7 +6,10 @@ The nodes are network namespaces; KV moves over TCP. The router runs on the pref
 import json
 import os
 import re
+import secrets
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,7 +28,7 @@ GROUPS = [
     {"name": "prefill", "role": "prefill", "nodes": ["n0"]},
     {"name": "decode", "role": "decode", "nodes": ["n1"]},
 ]
-OPTIONS = ("--no-check-engine", "--probe-interval", 3, "--probe-timeout", 4)
+OPTIONS = ("--no-check-engine", "--probe-interval", 3, "--probe-timeout", 8)
 #: Longer than a KV block, so that there is a block to move.
 PROMPT = "A prompt that is longer than one block of the KV cache. " * 12
 ADDONS_ENV = {**REAL_ENV, "HOME": os.path.expanduser("~")}
@@ -64,13 +67,15 @@ def moved(nodes):
 
 
 def complete(nodes):
-    body = {"model": "rehearsal", "prompt": PROMPT, "max_tokens": 6, "temperature": 0}
+    # A prompt of its own: what the decode server has in its cache is not fetched again.
+    prompt = f"{secrets.token_hex(8)} {PROMPT}"
+    body = {"model": "rehearsal", "prompt": prompt, "max_tokens": 6, "temperature": 0}
     return json.loads(nodes.ask("/v1/completions", json.dumps(body)))
 
 
-def ended(nodes, code):
+def ended(nodes, code, timeout_s=60.0):
     """Assert how it ended and that nothing is left; return the error."""
-    assert nodes.deployment.end() == code
+    assert nodes.deployment.end(timeout_s=timeout_s) == code
     assert [nodes.net.pids(node) for node in (0, 1)] == [[], []]
     return nodes.deployment.error()
 
@@ -85,6 +90,27 @@ def test_kv_moves_and_a_dead_decode_server_ends_all(real):
     os.kill(real.named(1, "VLLM::EngineCore"), signal.SIGKILL)
     error = ended(real, 9)
     assert (error["kind"], error["message"].split(":")[0]) == ("engine-died", "node n1")
+
+
+def test_a_transfer_that_stalls_goes_on_and_one_that_never_comes_ends_all(real):
+    complete(real)
+    before = moved(real)
+    # The servers and the router reach each other; only the KV cache has no way.
+    real.net.hold_back(7000, 7100, 8000)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(complete, real)
+        time.sleep(3)
+        assert (waiting.done(), moved(real)) == (False, before)
+        real.net.let_through()
+        assert waiting.result(60)["usage"]["completion_tokens"] == 6
+    assert moved(real) > before
+    assert real.deployment.process.poll() is None
+
+    real.net.hold_back(7000, 7100, 8000)
+    # Three probes, each with its timeout, in turn with those of the servers.
+    error = ended(real, 10, 150)
+    assert (error["kind"], error["message"].split(": ")[0]) == ("no-kv-transfer", "node n0")
+    assert "no KV cache came to a decode server" in error["message"]
 
 
 def test_a_dead_prefill_server_ends_all(real):

@@ -1,11 +1,13 @@
 """Nodes behind a real sshd: reached, refused, cut off."""
 
+import json
 import os
 import shutil
 import signal
 import time
 from contextlib import ExitStack
 
+import psutil
 import pytest
 
 from tests.support.fake_tree_run import free_port, until
@@ -114,6 +116,32 @@ def test_unreachable_node_is_named_and_nothing_runs(served, tmp_path, fault, pre
     if preflight:
         assert error["message"].startswith(f"{two.deployment.file}:")
         assert [tree.pids() for tree in two.trees] == [[], []]
+    assert two.alive() == {}
+
+
+def test_a_node_that_never_told_its_end_is_not_called_stopped(served):
+    """Its session is frozen: `up` says 17, `down` asks the node itself, and says 17 if it can't."""
+    two = served()
+    two.up("--skip-preflight", "--no-check-engine", "--lease", 300).ready()
+    door = psutil.Process(two.doors[1].process.pid)
+    for process in (*door.children(recursive=True), door):
+        if process.name() == "sshd":
+            process.suspend()
+    done = two.run("down", "--now", "--json")
+    assert two.deployment.end() == 17
+    error = two.deployment.error()
+    assert (error["kind"], error["message"]) == (
+        "not-confirmed",
+        "node n1: its end is not confirmed; its lease ends what runs there within 300 s",
+    )
+    assert (done.returncode, done.stdout) == (17, "")
+    assert "node n1 did not tell its end; asking it" in done.stderr
+    assert json.loads(done.stderr.splitlines()[-1])["error"]["kind"] == "unreachable"
+    assert list(two.alive()) == ["n1"]
+    report = json.loads((two.deployment.newest() / "exit.json").read_text())
+    assert (report["code"], report["unconfirmed"]) == (17, [{"node": "n1", "within_s": 300}])
+    door.resume()
+    assert two.run("down", "--now").returncode == 0
     assert two.alive() == {}
 
 

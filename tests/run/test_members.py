@@ -33,7 +33,7 @@ from ascend_v4.run.supervisor import Supervisor
 asked = json.loads(sys.argv[1])
 run = RunDir(Path(asked["directory"]))
 (run.path / "logs").mkdir(parents=True, exist_ok=True)
-run.lock()
+run.lock({})
 specs = [
     Spec(m["name"], tuple(m["argv"]), dict(os.environ), None, tuple(m.get("after", ())))
     for m in asked["members"]

@@ -14,6 +14,7 @@ too. Acts by ``vllm.json`` beside itself; every key may be left out:
   hang_after_s      from then on completions hang; /health stays 200, counters stand still
   busy              completions hang, but counters move
   answer_s          seconds that one completion takes (0)
+  api_key           completions without it are refused
   ignore_term       roles that ignore TERM and INT: api, core, worker, helper
   term_code         exit code after TERM (0)
   leak              one worker stays when the server ends in order
@@ -180,6 +181,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        key = SCRIPT.get("api_key")
+        if key and self.headers.get("Authorization") != f"Bearer {key}":
+            return self.reply(401, "{}")
         if STATE["stopping"]:
             return self.reply(503, "{}")
         if self.hung() or (SCRIPT.get("busy") and STATE["tokens"]):

@@ -1,0 +1,156 @@
+"""Runs that are asked to end early, twice, or by a wrong name; keys no server could read."""
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ascend_v4.errors import AscendV4Error
+from ascend_v4.run.http import request
+from ascend_v4.run.inherit import read_secret
+from tests.support.fake_tree_run import until
+
+
+def slow_check(tree):
+    """Let the engine's own check take a minute, so that a run stays in preparation."""
+    python = tree.fake.bin / "python-slow"
+    tree.fake.program("python-slow", f'#!/bin/sh\nsleep 60\nexec "{sys.executable}" "$@"\n')
+    vllm = tree.fake.bin / "vllm"
+    vllm.write_text(f"#!{python}\n" + vllm.read_text().split("\n", 1)[1])
+    return tree
+
+
+def start(tree, *words):
+    """Start a command; whoever calls waits for it."""
+    pipe = subprocess.PIPE
+    command = tree.command(*words)
+    return subprocess.Popen(command, env=tree.env(), stdout=pipe, stderr=pipe, text=True)
+
+
+def prepares(tree):
+    return until(lambda: tree.read("state").get("state") == "preparing")
+
+
+@pytest.mark.parametrize("how", ["drain", "now", "TERM"])
+def test_a_run_in_preparation_is_stopped(tree, how):
+    serving = slow_check(tree).serve()
+    prepares(tree)
+    seen = json.loads(tree.run("status", "--json").stdout)
+    assert (seen["state"], seen["launcher"]["pid"]) == ("preparing", serving.process.pid)
+    if how == "TERM":
+        serving.process.send_signal(signal.SIGTERM)
+    else:
+        done = tree.run("stop", *(["--now"] if how == "now" else []))
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (
+            0,
+            f"{seen['run_id']} is stopped",
+        )
+    assert serving.end() == (128 + signal.SIGQUIT if how == "now" else 128 + signal.SIGTERM)
+    assert (tree.run_dirs(), list(tree.locks.iterdir()), tree.pids()) == ([], [], [])
+
+
+def test_two_stops_are_one_drain(trees):
+    tree = trees(ignore_term=["api"])
+    serving = tree.serve("--drain-timeout", "3")
+    serving.ready()
+    began = time.monotonic()
+    first = start(tree, "stop")
+    until(lambda: tree.read("state").get("state") == "draining")
+    second = start(tree, "stop", tree.run_dirs()[0].name)
+    assert [first.wait(60), second.wait(60)] == [0, 0]
+    # The drain and 3 s, although somebody asked twice.
+    assert time.monotonic() - began > 5.5
+    assert serving.end() == 143
+
+
+def test_wait_tells_a_stop_from_a_death(trees):
+    tree = trees(load_s=30)
+    run_id = tree.run(*tree.serve_words("--detach")).stdout.strip()
+    until(lambda: tree.read("state").get("state") == "starting")
+    waiting = start(tree, "wait", "--json")
+    assert tree.run("stop", run_id).returncode == 0
+    out, err = waiting.communicate(timeout=30)
+    assert (waiting.returncode, json.loads(out)) == (
+        143,
+        {"run_id": run_id, "state": "stopped", "code": 143},
+    )
+    assert err == f"{run_id} was stopped by signal 15 before it was ready\n"
+
+
+def test_reap_knows_runs_as_every_command_does(tree):
+    serving = tree.serve()
+    serving.ready()
+    run_id = tree.run_dirs()[0].name
+    serving.end(signal.SIGTERM)
+    for name in (run_id, run_id[:12], "last"):
+        done = tree.run("reap", name)
+        assert (done.returncode, done.stderr) == (0, "no strays\n")
+    done = tree.run("reap", "nonsense", "--yes")
+    assert (done.returncode, "there is no run 'nonsense'" in done.stderr) == (2, True)
+
+
+def test_the_folder_of_a_run_is_its_owners(tree):
+    serving = tree.serve()
+    serving.ready()
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tree.run_dirs()}
+    serving.end(signal.SIGTERM)
+    assert modes == {0o700}
+
+
+def test_a_lock_directory_that_cannot_be_leaves_no_run(tree):
+    (tree.place / "file").write_text("")
+    env = {"ASCEND_V4_LOCK_DIR": str(tree.place / "file" / "locks")}
+    done = tree.run(*tree.serve_words(), **env)
+    assert done.returncode == 6, done.stderr
+    assert tree.run_dirs() == []
+
+
+@pytest.mark.parametrize("text", ["one\ntwo", "schlüssel", "a\x00b"])
+def test_a_key_that_no_header_can_hold_is_refused(tmp_path, text):
+    file = tmp_path / "key"
+    file.write_text(text)
+    with pytest.raises(AscendV4Error) as caught:
+        read_secret(str(file))
+    assert (caught.value.code, caught.value.kind) == (2, "no-secret")
+
+
+def test_a_key_that_no_header_can_hold_is_an_oserror():
+    with pytest.raises(OSError, match="Invalid header value"):
+        request("http://127.0.0.1:1", "/", key="one\ntwo", timeout_s=1)
+
+
+def test_a_key_among_the_extra_arguments_is_used_and_masked(trees):
+    tree = trees(api_key="sw0rdfish-77")
+    serving = tree.serve("--", "--api-key", "sw0rdfish-77")
+    serving.ready()
+    assert serving.end(signal.SIGTERM) == 143
+    report = (tree.run_dirs()[0] / "exit.json").read_text()
+    logs = "".join(path.read_text() for path in (tree.run_dirs()[0] / "logs").iterdir())
+    assert "sw0rdfish-77" not in report + logs
+
+
+def test_every_run_of_a_deployment_is_asked_to_stop(tmp_path, monkeypatch):
+    from ascend_v4.cli import stop as module
+    from ascend_v4.run import control
+    from ascend_v4.run.state import RunDir
+
+    asked = []
+
+    def kept(run, **_how):
+        asked.append(run.run_id)
+        return [{"pid": 7, "title": "stuck"}] if run.run_id == "a" else []
+
+    monkeypatch.setattr(control, "stop", kept)
+    with pytest.raises(AscendV4Error) as caught:
+        module.end([RunDir(tmp_path / "a"), RunDir(tmp_path / "b")], now=False, timeout_s=1)
+    assert (asked, caught.value.code) == (["a", "b"], 12)
+    assert caught.value.message == "a still runs: stuck (pid 7)"
+
+
+def test_stop_names_a_deployment_that_is_not_here(tree):
+    done = tree.run("stop", "--deployment", "nosuch")
+    assert (done.returncode, done.stderr) == (0, "no run of nosuch is alive here\n")
