@@ -19,11 +19,14 @@ from .rendering import COMPILED as RENDERING
 from .schema import TABLES
 from .schema_diagnosis import DIAGNOSIS_TABLES
 from .schema_rendering import RENDERING_TABLES
+from .schema_sizing import SIZING_TABLES
 from .schema_topology import TOPOLOGY_TABLES
 
-__all__ = ["build", "build_diagnosis", "build_rendering", "main"]
+__all__ = ["LAUNCH_TABLES", "build", "build_diagnosis", "build_rendering", "main"]
 
 DATA = Path(__file__).with_name("data")
+#: What planning reads: the tables of catalog.json, in its order.
+LAUNCH_TABLES = {**TABLES, **SIZING_TABLES, **TOPOLOGY_TABLES}
 
 
 def read_rows(table: str) -> list[dict[str, Any]]:
@@ -31,7 +34,7 @@ def read_rows(table: str) -> list[dict[str, Any]]:
 
     Raises pydantic.ValidationError for a row that breaks the schema.
     """
-    model = {**TABLES, **TOPOLOGY_TABLES, **DIAGNOSIS_TABLES, **RENDERING_TABLES}[table]
+    model = {**LAUNCH_TABLES, **DIAGNOSIS_TABLES, **RENDERING_TABLES}[table]
     rows: list[dict[str, Any]] = []
     for path in sorted(DATA.glob(f"{table}*.yaml")):
         for raw in yaml.safe_load(path.read_text(encoding="utf-8")) or []:
@@ -69,7 +72,7 @@ def build() -> str:
 
     Raises ValueError naming every broken reference.
     """
-    tables = {table: read_rows(table) for table in (*TABLES, *TOPOLOGY_TABLES)}
+    tables = {table: read_rows(table) for table in LAUNCH_TABLES}
     wrong = check_references(tables)
     if wrong:
         raise ValueError("; ".join(wrong))

@@ -217,6 +217,13 @@ class RouterList(Strict):
     together: bool = False
 
 
+class RouterMetrics(Strict):
+    """A router's Prometheus exporter: its usual TCP port, and the arguments that place it."""
+
+    port: int
+    argv: list[str]
+
+
 class Router(Sourced):
     """A program that clients talk to before several servers, and how it is started.
 
@@ -229,6 +236,7 @@ class Router(Sourced):
     connectors: list[str]
     argv: list[str]
     key_variable: str | None = None
+    metrics: RouterMetrics | None = None
     lists: list[RouterList]
     reason: str
 
@@ -239,6 +247,20 @@ class Grant(Sourced):
     kind: Literal["capability", "ulimit"]
     value: str
     reason: str
+
+
+class Fabric(Sourced):
+    """What a container needs for RDMA to other nodes beside what it needs on its own.
+
+    ``resource`` is an example of what Kubernetes calls an RDMA device, ``risk`` what comes
+    of a pod without one.
+    """
+
+    device_files: list[str]
+    grants: list[Grant]
+    reason: str
+    risk: str
+    resource: str
 
 
 class Container(Sourced):
@@ -258,6 +280,7 @@ class Container(Sourced):
     entry: str | None = None
     entry_reason: str | None = None
     grants: list[Grant] = []
+    fabric: Fabric | None = None
     unprivileged_risk: str | None = None
     privileged_source: str | None = None
 
@@ -299,137 +322,6 @@ class Phase(Sourced):
     code: int = 9
 
 
-class KvRelease(Sourced):
-    """How a range of releases turns KV memory into blocks; see the rows for the words."""
-
-    id: str
-    engine: Literal["vllm-ascend", "vllm"]
-    since: str
-    until: str | None = None
-    layout: Literal["tuple", "slots", "widest"]
-    grouping: Literal["mla-first", "packed", "ascend"]
-    pad_windows: bool
-    need: Literal["tuple", "pool"]
-    null_block: bool = False
-    in_flight: Literal["single", "concurrent"]
-    v2_runner: Literal["never", "dspark", "always"]
-    log: Literal["weighted", "blocks"]
-    plain_alignment: list[int] = []
-    fp4_indexer_saves: bool = False
-
-
-class KvCaches(Sourced):
-    """Rows and blocks of a layer's caches on an engine and chip; rows are bytes."""
-
-    id: str
-    engine: Literal["vllm-ascend", "vllm"]
-    chips: list[str] = []
-    block_sizes: list[int]
-    rows: Literal["block-tokens", "stored-rows"]
-    main_row: int
-    index_row: int
-    fp4_index_row: int | None = None
-    window_block: int | None = None
-    alignment: int = 1
-    c4_state_block: int | None = None
-    c128_state_block: int | None = None
-    c4_state_divisor: int | None = None
-    c128_state_divisor: int | None = None
-
-
-class KvModel(Sourced):
-    """The geometry of a model family, and its parameters by component in 10^9."""
-
-    id: str
-    title: str
-    kind: Literal["v4", "gqa", "mla", "unknown"]
-    layers: int | None = None
-    ratios: list[Any] = []
-    hidden: int | None = None
-    head_dim: int | None = None
-    index_head_dim: int | None = None
-    window: int | None = None
-    kv_heads: int | None = None
-    heads: int | None = None
-    max_context: int | None = None
-    active_billion: float | None = None
-    total_billion: float | None = None
-    bytes: int | None = None
-    licence: str | None = None
-    draft_layers: dict[str, int] = {}
-    parameters: dict[str, float] = {}
-    layer_billion: float | None = None
-    o_groups: int | None = None
-
-
-class Datapoint(Sourced):
-    """One published observation: a startup log's figures, a weight size or a start that failed.
-
-    Memory is GiB a device, ``formula_version`` the release whose arithmetic it followed.
-    """
-
-    id: str
-    model: Literal["flash", "pro"]
-    checkpoint: str
-    engine: Literal["vllm-ascend", "vllm", "file"]
-    formula_version: str | None = None
-    versions: list[str] = []
-    chip: str | None = None
-    hardware: str | None = None
-    devices: int | None = None
-    tp: int | None = None
-    dp: int | None = None
-    pp: int = 1
-    ep: bool | None = None
-    context: int | None = None
-    utilization: float | None = None
-    block_size: int | None = None
-    batched_tokens: int | None = None
-    spec: Literal["none", "mtp", "dspark"] = "none"
-    eager: bool = False
-    weights_gib: float | None = None
-    available_gib: float | None = None
-    available_bytes: int | None = None
-    tokens: int | None = None
-    concurrency: float | None = None
-    need_gib: float | None = None
-    longest: int | None = None
-    outcome: Literal["starts", "refused", "unknown"] = "unknown"
-    compare: list[str] = []
-    quality: Literal["P", "I", "D"] | None = None
-    date: str | None = None
-    note: str | None = None
-
-
-class Anchor(Sourced):
-    """A published measurement of a server that ran: what throughput may be read from."""
-
-    id: str
-    model: Literal["flash", "pro"]
-    checkpoint: str | None = None
-    engine: Literal["vllm-ascend", "vllm"]
-    versions: list[str] = []
-    chip: str
-    devices: int
-    topology: Literal["single-node", "pd"] = "single-node"
-    prefill_nodes: int | None = None
-    decode_nodes: int | None = None
-    prefix_percent: int = 0
-    tpot_target_ms: int | None = None
-    request_rate: float | None = None
-    tp: int | None = None
-    dp: int | None = None
-    spec: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    concurrency: int | None = None
-    output_tokens_s: float | None = None
-    total_tokens_s: float | None = None
-    ttft_ms: float | None = None
-    tpot_ms: float | None = None
-    note: str | None = None
-
-
 TABLES: dict[str, type[BaseModel]] = {
     "releases": Release,
     "chips": Chip,
@@ -443,9 +335,4 @@ TABLES: dict[str, type[BaseModel]] = {
     "device_plugins": DevicePlugin,
     "rules": Rule,
     "phases": Phase,
-    "kv_releases": KvRelease,
-    "kv_caches": KvCaches,
-    "kv_models": KvModel,
-    "datapoints": Datapoint,
-    "anchors": Anchor,
 }

@@ -11,8 +11,8 @@ from .schema import Condition, Severity, Sourced, Strict, When
 __all__ = ["TOPOLOGY_TABLES"]
 
 Subject = Literal[
-    "topology", "node", "member", "group", "flag", "overlap",
-    "layout", "pair", "replica", "port", "asked-port", "memory", "router",
+    "topology", "node", "member", "group", "flag", "variable", "overlap",
+    "layout", "pair", "replica", "port", "asked-port", "memory", "pool", "router", "path",
 ]  # fmt: skip
 
 
@@ -76,6 +76,14 @@ class ShapeGroup(Strict):
     reason: str
 
 
+class ShapeVariable(Strict):
+    """A variable that the servers of a shape need; ``reason`` is the comment above it."""
+
+    name: str
+    value: str
+    reason: str
+
+
 class Shape(Sourced):
     """A published deployment that ``topology init`` starts a file from."""
 
@@ -90,6 +98,8 @@ class Shape(Sourced):
     connectors: list[str] = Field(default_factory=list)
     nodes: list[int]
     options: dict[str, Any] = Field(default_factory=dict)
+    kv_pool: dict[str, str] | None = None
+    env: list[ShapeVariable] = Field(default_factory=list)
     groups: list[ShapeGroup]
 
 

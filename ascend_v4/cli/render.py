@@ -55,7 +55,7 @@ def rfc1123(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     metavar="DIR",
     help="Write files there.",
 )
-@click.option("--force", is_flag=True, help="With -o: overwrite files that render did not make.")
+@click.option("--force", is_flag=True, help="With -o: overwrite your files and edits.")
 @click.option("--name", metavar="NAME", help="Name of the deployment, where no topology says it.")
 @click.option("--privileged", is_flag=True, help="Containers get the whole host.")
 @click.option(
@@ -77,6 +77,9 @@ def rfc1123(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     "--device-plugin", default="", metavar="ID", help="Kubernetes device plugin: huawei-cce, …"
 )
 @click.option("--device-resource", default="", metavar="NAME", help="Its resource, if another.")
+@click.option(
+    "--rdma-resource", default="", metavar="NAME", help="Resource of an RDMA device (GPUs)."
+)
 @click.option("--runtime-class", default="", metavar="NAME", help="Kubernetes runtimeClassName.")
 @click.option("--api-key-secret", default="", metavar="NAME", help="Secret with key api-key.")
 @click.option("--router-image", default="", metavar="IMAGE", help="Image that has vllm-router.")
@@ -105,15 +108,22 @@ def command(
     options. Nothing here looks at this host. Without -o the files are printed, each under
     a line `# file: NAME`.
     """
-    from ascend_v4.render.targets import RenderOptions, notes, render
+    from ascend_v4.render.folder import write
+    from ascend_v4.render.targets import RenderOptions, notes, render, yours
 
     deployment = deployed(ctx, topology, name)
     wanted = RenderOptions(**{key: options[key] for key in RenderOptions.__dataclass_fields__})
     files = render(target, deployment, wanted)
     print_findings(note for note in notes(target, deployment, wanted))
     if output is not None:
-        paths = write(files, output, force=force)
-        print_json({"files": paths}) if as_json else print_result("\n".join(paths))
+        made = write(files, output, yours(target, files), force=force)
+        print_findings(made.notes)
+        status(f"{len(made.paths)} files in {output}")
+        paths = [str(path) for path in made.paths]
+        if as_json:
+            print_json({"files": paths, "kept": [str(path) for path in made.kept]})
+        else:
+            print_result("\n".join(paths))
     elif as_json:
         print_json({"target": target, "files": files})
     else:
@@ -182,44 +192,3 @@ def print_files(files: dict[str, str]) -> None:
         return
     for name, text in files.items():
         print_result(f"# file: {name}\n{text}")
-
-
-def write(files: dict[str, str], folder: Path, *, force: bool) -> list[str]:
-    """Write the files, each at once, and return their paths.
-
-    Raises AscendV4Error (usage) before anything is written, where a file stands there
-    that render did not make.
-    """
-    import os
-    import tempfile
-
-    from ascend_v4.render.common import made_by_us
-
-    foreign = [
-        str(folder / name)
-        for name in files
-        if (folder / name).exists() and not made_by_us(folder / name)
-    ]
-    if foreign and not force:
-        raise AscendV4Error(
-            ExitCode.USAGE,
-            "file-exists",
-            f"not made by render: {', '.join(foreign)}",
-            "another -o, or --force",
-        )
-    try:
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).chmod(0o755 if text.startswith("#!") else 0o644)
-            Path(temporary).replace(path)
-    except OSError as error:
-        cause = f"{folder} can't be written: {error.strerror}"
-        raise AscendV4Error(
-            ExitCode.USAGE, "cannot-write", cause, "another -o, a directory of yours"
-        ) from error
-    status(f"{len(files)} files in {folder}")
-    return [str(folder / name) for name in files]

@@ -167,7 +167,7 @@ def write_new(path: str, text: str, force: bool) -> None:
 def check(ctx: click.Context, file: str, as_json: bool) -> int:
     """Judge a deployment as a whole, before a byte of weights is loaded.
 
-    Exits 2 for a file that is no topology and 3 where a rule refuses it.
+    Exits 2 for a file that is no topology, 3 where a rule refuses it, 5 where it cannot fit.
     """
     checked = checked_file(ctx, file, as_json)
     if as_json:
@@ -220,10 +220,10 @@ def checked_json(checked: Checked) -> dict[str, Any]:
 
 
 def verdict(checked: Checked) -> int:
-    """Return the exit status: 3 where a rule refuses the deployment."""
-    from ascend_v4.core.finding import refusing
+    """Return the exit status: 3 where a rule refuses the deployment, 5 where memory does."""
+    from ascend_v4.topology.check import verdict
 
-    return int(ExitCode.REFUSED) if refusing(checked.findings) else 0
+    return int(verdict(checked.findings))
 
 
 def told(findings: Sequence[Finding]) -> list[str]:

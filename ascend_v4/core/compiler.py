@@ -14,9 +14,9 @@ from typing import Any
 from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .conditions import applies
+from .conditions import applies, look_up
 from .finding import Finding, refusing, worst_first
-from .launch import Launch, merge_flags, parse_flags, set_path
+from .launch import Launch, Words, merge_flags, parse_flags, set_path
 from .layout import fit_layout
 from .placement import Placement, is_placed
 from .plan import LaunchPlan, Validated
@@ -94,6 +94,10 @@ def subject_facts(subject: Subject, request: LaunchRequest, model_path: str) -> 
 
 def value_of(value: Any, facts: Mapping[str, Any]) -> Any:
     """Return a row's value with ``{option}`` filled in; a lone ``{option}`` keeps its type."""
+    if isinstance(value, dict):
+        return {key: value_of(leaf, facts) for key, leaf in value.items()}
+    if isinstance(value, list):
+        return [value_of(leaf, facts) for leaf in value]
     if not isinstance(value, str) or "{" not in value:
         return value
     bare = value[1:-1]
@@ -144,14 +148,27 @@ def settle(facts: Mapping[str, Any], catalog: Catalog) -> tuple[Launch, dict[str
     return launch, rows
 
 
+def lay_env(launch: Launch, rows: dict[str, Row], env: Mapping[str, str]) -> dict[str, Row]:
+    """Lay the user's own variables over the launch; return the rows whose values still stand."""
+    launch.env.update(env)
+    return {path: row for path, row in rows.items() if path.removeprefix("env.") not in env}
+
+
+def ours(rows: Mapping[str, Row], extra: tuple[str, ...]) -> set[str]:
+    """Return the paths whose values are the catalog's own, nothing of the user's among them."""
+    flags = parse_flags(extra)
+    return {path for path in rows if look_up(flags, path.removeprefix("flag.")) is None}
+
+
 def whole(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags; raises AscendV4Error (usage) for a value that is JSON cut short."""
     for name, value in flags.items():
-        if isinstance(value, str) and value.lstrip().startswith("{"):
+        words = value if isinstance(value, Words) else [value]
+        if isinstance(words[0], str) and words[0].lstrip().startswith("{"):
             raise AscendV4Error(
                 ExitCode.USAGE,
                 "not-json",
-                f"--{name} after -- starts like JSON and isn't: {value}",
+                f"--{name} after -- starts like JSON and isn't: {' '.join(map(str, words))}",
                 f"--{name} '{{\"key\": value}}'",
             )
     return flags
@@ -168,6 +185,7 @@ def lay_extra(launch: Launch, facts: dict[str, Any], extra: tuple[str, ...]) -> 
             facts[option] = int(value) if numeric else value
     facts["spec"] = spec_of(launch, facts)
     facts["env"], facts["flag"] = launch.env, launch.flags
+    facts["kv_pool"] = pool_of(launch.flags)
     return facts | derived(facts)
 
 
@@ -185,6 +203,20 @@ def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:
     config = launch.flags.get("speculative-config")
     method = str(config.get("method", "")) if isinstance(config, dict) else ""
     return "dspark" if method == "dspark" else "mtp" if method.endswith("mtp") else "none"
+
+
+def pool_of(flags: Mapping[str, Any]) -> str | None:
+    """Return the back-end of the KV pool that a launch is part of, None where it is of none.
+
+    A pool is a connector of its own, or one of several in a ``MultiConnector``. Mooncake is
+    the connector's own default (kv_pool.md of vllm-ascend v0.23.0).
+    """
+    config = flags.get("kv-transfer-config")
+    several = look_up({"config": config}, "config.kv_connector_extra_config.connectors")
+    for each in [config, *(several if isinstance(several, list) else [])]:
+        if isinstance(each, dict) and each.get("kv_connector") == "AscendStoreConnector":
+            return str(look_up(each, "kv_connector_extra_config.backend") or "mooncake").lower()
+    return None
 
 
 def default_path(subject: Subject, models: str) -> str:
@@ -246,12 +278,14 @@ def compile_plan(
     facts |= placed
     fit_layout(facts, request, origins)
     launch, stated = settle(facts, catalog)
+    stated = lay_env(launch, stated, request.env)
     facts = lay_extra(launch, facts, request.extra)
-    notes = [*subject.notes, *break_rules(facts, catalog)]
+    notes = [*subject.notes, *break_rules(facts, catalog, ours(stated, request.extra))]
     validated = validation_of(facts, subject, catalog)
     several = topology_command(facts, subject.model_id, catalog) if placement is None else ""
     notes += validation_notes(validated, subject, request, several)
     origins |= {path: f"rule:{row['id']}" for path, row in stated.items()}
+    origins |= {f"env.{name}": "file" for name in request.env}
     plan = LaunchPlan(
         profile=subject.profile,
         engine=subject.engine,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ascend_v4.catalog.load import Catalog
 
-__all__ = ["applies", "evaluate", "in_range", "look_up"]
+__all__ = ["applies", "evaluate", "in_range", "look_up", "paths_of"]
 
 Facts = Mapping[str, Any]
 
@@ -111,6 +111,15 @@ def evaluate(condition: list[Any], facts: Facts) -> bool:
     if isinstance(value, Mapping) and "fact" in value:
         value = look_up(facts, value["fact"])
     return OPERATORS[name](look_up(facts, path), value)
+
+
+def paths_of(condition: list[Any]) -> list[str]:
+    """Return the paths that a condition looks at, in its order."""
+    if condition[0] in ("all", "any", "not"):
+        return [path for part in condition[1:] for path in paths_of(part)]
+    value = condition[2]
+    other = [value["fact"]] if isinstance(value, dict) and "fact" in value else []
+    return [str(condition[0]), *other]
 
 
 def applies(when: Mapping[str, Any], facts: Facts, catalog: Catalog) -> bool:

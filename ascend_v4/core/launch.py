@@ -13,7 +13,7 @@ from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["Launch", "deep_merge", "parse_flags", "set_path", "to_argv"]
+__all__ = ["Launch", "Words", "deep_merge", "parse_flags", "set_path", "to_argv"]
 
 #: Short spellings that vLLM's parser takes (vllm/engine/arg_utils.py).
 SHORT = {
@@ -21,17 +21,30 @@ SHORT = {
     "dp": "data-parallel-size",
     "pp": "pipeline-parallel-size",
     "dpl": "data-parallel-size-local",
-    "dpr": "data-parallel-rank",
+    "dpn": "data-parallel-rank",
+    "dpr": "data-parallel-start-rank",
     "dpa": "data-parallel-address",
     "dpp": "data-parallel-rpc-port",
     "dpb": "data-parallel-backend",
+    "dph": "data-parallel-hybrid-lb",
+    "dpe": "data-parallel-external-lb",
+    "dpm": "data-parallel-multi-port-external-lb",
+    "dcp": "decode-context-parallel-size",
+    "pcp": "prefill-context-parallel-size",
+    "n": "nnodes",
+    "r": "node-rank",
     "ep": "enable-expert-parallel",
     "q": "quantization",
     "asc": "api-server-count",
     "sc": "speculative-config",
     "cc": "compilation-config",
     "ac": "attention-config",
+    "dc": "diffusion-config",
 }
+
+
+class Words(list[Any]):
+    """Several values of one flag, each a word of its own; a plain list is one JSON array."""
 
 
 @dataclass
@@ -64,11 +77,15 @@ def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def flag_name(token: str) -> str:
-    """Return the canonical name of a flag token: no leading dashes, dashes within."""
-    bare = token.lstrip("-")
-    if not token.startswith("--") and bare.split(".")[0] in SHORT:
-        bare = SHORT[bare.split(".")[0]] + bare[len(bare.split(".")[0]) :]
-    head, dot, rest = bare.partition(".")
+    """Return the canonical name of a flag token: no leading dashes, dashes within.
+
+    A spelling with one dash that isn't known, such as ``-O3``, stays as it is.
+    """
+    head, dot, rest = token.lstrip("-").partition(".")
+    if not token.startswith("--"):
+        if head not in SHORT:
+            return token
+        head = SHORT[head]
     return head.replace("_", "-") + dot + rest
 
 
@@ -90,7 +107,7 @@ def is_flag(token: str) -> bool:
 def parse_flags(tokens: Sequence[str]) -> dict[str, Any]:
     """Return the flags of an argument list by canonical name.
 
-    A flag without a value is True; several values make a list; ``--flag.key value``
+    A flag without a value is True; several values make Words; ``--flag.key value``
     becomes a nested key. Raises AscendV4Error (usage) for a token that belongs to no flag.
     """
     flags: dict[str, Any] = {}
@@ -110,7 +127,7 @@ def parse_flags(tokens: Sequence[str]) -> dict[str, Any]:
         while not equals and index < len(tokens) and not is_flag(tokens[index]):
             values.append(tokens[index])
             index += 1
-        value = [read_value(v) for v in values]
+        value = Words(read_value(v) for v in values)
         add_flag(
             flags, flag_name(token), True if not value else value[0] if len(value) == 1 else value
         )
@@ -119,7 +136,7 @@ def parse_flags(tokens: Sequence[str]) -> dict[str, Any]:
 
 def add_flag(flags: dict[str, Any], name: str, value: Any) -> None:
     """Add a parsed flag; JSON objects given twice are merged, as vLLM's parser does."""
-    head, dot, rest = name.partition(".")
+    head, dot, rest = name.partition(".") if not name.startswith("-") else (name, "", "")
     if dot:
         nested: dict[str, Any] = {}
         set_path(nested, rest, value)
@@ -146,10 +163,12 @@ def to_argv(flags: dict[str, Any]) -> list[str]:
     """Return the argument list of the flags, in their order."""
     argv: list[str] = []
     for name, value in flags.items():
-        if value is True:
-            argv.append(f"--{name}")
-        elif isinstance(value, (dict, list)):
-            argv += [f"--{name}", json.dumps(value)]
-        else:
-            argv += [f"--{name}", str(value)]
+        argv.append(name if name.startswith("-") else f"--{name}")
+        if value is not True:
+            argv += map(word_of, value if isinstance(value, Words) else [value])
     return argv
+
+
+def word_of(value: Any) -> str:
+    """Return one value of a flag as a word; objects and arrays as JSON."""
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

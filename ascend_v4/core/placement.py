@@ -7,6 +7,7 @@ catalog's rows state what a role or a node needs, exactly as they do for one mac
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from ascend_v4.catalog.load import Row
 
 from .plan import Port
 
-__all__ = ["Kind", "LoadBalancing", "Placement", "is_placed"]
+__all__ = ["Kind", "LoadBalancing", "Placement", "inserted", "is_placed"]
 
 ServerRole = Literal["mixed", "prefill", "decode"]
 Kind = Literal["single-node", "multi-node-dp", "pd-disaggregated"]
@@ -32,8 +33,10 @@ class Placement:
     devices over all of them, ``node_devices`` those that this process may use, by id.
     Ports are TCP ports on the process's own node, except ``rpc_port``, which is the
     head's, and ``kv_port`` and ``side_channel_port``, which are the replica's: the engine
-    adds the rank to them, ``kv_offset`` for this process. ``prefill_*`` and ``decode_*``
-    are the sizes of the two sides, 0 where there is no such side.
+    adds the rank to them, ``kv_offset`` for this process; of a headless process,
+    ``bootstrap_port`` is the head's too. A port that the launch has no use for is 0.
+    ``prefill_*`` and ``decode_*`` are the sizes of the two sides, 0 where there is no such
+    side.
     """
 
     name: str
@@ -52,7 +55,7 @@ class Placement:
     data_parallel_start_rank: int = 0
     data_parallel_rank: int | None = None
     port: int = 8000
-    rpc_port: int = 12321
+    rpc_port: int = 0
     kv_port: int = 0
     kv_offset: int = 0
     engine_id: str = ""
@@ -64,32 +67,39 @@ class Placement:
     decode_dp: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """Return the placement as facts; ``visible_devices`` is the comma-joined ids."""
+        """Return the placement as facts.
+
+        ``visible_devices`` is the comma-joined ids, ``node_host`` the address as URLs have it.
+        """
         named = {name: getattr(self, name) for name in NAMES}
         named["nodes"], named["devices"] = self.replica_nodes, self.replica_devices
         named["host"] = self.node_address
         named["placed"] = True
         del named["name"], named["node"], named["kv_offset"]
+        bracketed = ":" in self.node_address
+        named["node_host"] = f"[{self.node_address}]" if bracketed else self.node_address
         named["visible_devices"] = ",".join(str(device) for device in self.node_devices)
         return named
 
     def side_ports(self) -> tuple[Port, ...]:
         """Return the ports beside the API's that this process itself listens on."""
         head = not self.headless and self.data_parallel_rank in (None, 0)
-        several = self.replica_nodes > 1 or self.load_balancing == "external"
         ports = []
-        if head and several:
+        if head and self.rpc_port:
             ports.append(Port(self.rpc_port, "data-parallel RPC"))
         if self.kv_port:
             first = self.kv_port + self.kv_offset
             last = first + max(1, len(self.node_devices)) - 1
             ports.append(Port(first, "KV transfer", (first, last)))
-        if self.bootstrap_port:
+        if self.bootstrap_port and not self.headless:
             ports.append(Port(self.bootstrap_port, "KV bootstrap"))
         if self.side_channel_port:
             rank = self.data_parallel_rank
             first = self.data_parallel_start_rank if rank is None else rank
-            ports.append(Port(self.side_channel_port + first, "KV side channel"))
+            port = self.side_channel_port + first
+            last = port if rank is not None else port + self.data_parallel_size_local - 1
+            reserved = (port, last) if last > port else None
+            ports.append(Port(port, "KV side channel", reserved))
         return tuple(ports)
 
 
@@ -99,6 +109,7 @@ NAMES = tuple(field.name for field in fields(Placement))
 PLACED = frozenset(
     {
         "node_address",
+        "node_host",
         "host",
         "interface",
         "head_address",
@@ -118,8 +129,21 @@ INSERTED = re.compile(r"\{(\w+)\}")
 
 def is_placed(row: Row) -> bool:
     """Whether a settings row inserts a fact that differs from process to process."""
-    value = row["value"]
-    return isinstance(value, str) and inserts(value)
+    return any(inserts(text) for text in texts(row["value"]))
+
+
+def inserted(row: Row) -> set[str]:
+    """Return the facts that a settings row inserts."""
+    return {name for text in texts(row["value"]) for name in INSERTED.findall(text)}
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield the strings of a value, those inside lists and dictionaries too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for leaf in value.values() if isinstance(value, dict) else value:
+            yield from texts(leaf)
 
 
 @lru_cache(maxsize=1024)

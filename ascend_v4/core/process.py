@@ -88,9 +88,16 @@ def build_process(
 
 
 def stated(placement: Placement, launch: Launch) -> Placement:
-    """Return the placement with the KV port that the launch states: EXTRA may change it."""
-    port = str(look_up(launch.flags, "kv-transfer-config.kv_port") or "")
-    return replace(placement, kv_port=int(port)) if port.isdigit() else placement
+    """Return the placement with the KV port that the launch states: EXTRA may change it.
+
+    Of several connectors the one that has a port listens there, not the one around them.
+    """
+    config = launch.flags.get("kv-transfer-config")
+    several = look_up({"config": config}, "config.kv_connector_extra_config.connectors")
+    each = [*(several if isinstance(several, list) else []), config]
+    ports = [str(one.get("kv_port")) for one in each if isinstance(one, dict)]
+    port = next((number for number in ports if number.isdigit()), "")
+    return replace(placement, kv_port=int(port)) if port else placement
 
 
 def devices_of(facts: Mapping[str, Any], placement: Placement | None) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ class LaunchRequest:
     ``context`` and ``max_num_batched_tokens`` are tokens, ``concurrency`` requests over
     all replicas, ``max_num_seqs`` requests for each replica, ``devices`` logical devices
     (dies on A3), ``gpu_memory_utilization`` a share from 0 to 1. ``extra`` holds the
-    arguments after ``--``; ``drain_s`` is in seconds. ``origins`` tells flag, variable,
+    arguments after ``--``, ``env`` variables of the user's own for the server, which go
+    over those of the plan; ``drain_s`` is in seconds. ``origins`` tells flag, variable,
     file or host by option.
     """
 
@@ -44,6 +45,7 @@ class LaunchRequest:
     port: int | None = None
     api_key_file: str | None = None
     extra: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
     allow_unvalidated: bool = False
     ready_check: str = "generate"
     drain_s: int | None = None
@@ -58,5 +60,5 @@ class LaunchRequest:
 OPTION_NAMES = tuple(
     f.name
     for f in fields(LaunchRequest)
-    if f.name not in ("extra", "allow_unvalidated", "ready_check", "drain_s", "origins")
+    if f.name not in ("extra", "env", "allow_unvalidated", "ready_check", "drain_s", "origins")
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row
 
-from .conditions import applies, evaluate, look_up
+from .conditions import applies, evaluate, look_up, paths_of
 from .finding import Evidence, Finding
 
 __all__ = ["break_rules", "fill", "finding_of"]
@@ -47,14 +47,19 @@ def finding_of(rule: Row, facts: Mapping[str, Any], evidence: tuple[Evidence, ..
     )
 
 
-def break_rules(facts: Mapping[str, Any], catalog: Catalog) -> list[Finding]:
+def break_rules(
+    facts: Mapping[str, Any], catalog: Catalog, ours: Set[str] = frozenset()
+) -> list[Finding]:
     """Return a finding for each rule that the launch breaks, in catalog order.
 
     ``facts`` holds the release, chip and launch options, and the launch itself under
-    ``env`` and ``flag``.
+    ``env`` and ``flag``. ``ours`` are the paths that the catalog's own settings state: a
+    leftover that is nobody's but ours is no news to the user.
     """
     return [
         finding_of(rule, facts)
         for rule in catalog.table("rules")
-        if applies(rule.get("applies", {}), facts, catalog) and evaluate(rule["condition"], facts)
+        if applies(rule.get("applies", {}), facts, catalog)
+        and evaluate(rule["condition"], facts)
+        and not (rule["severity"] == "info" and set(paths_of(rule["condition"])) <= ours)
     ]

@@ -43,8 +43,7 @@ def topology_command(facts: Mapping[str, Any], model_id: str, catalog: Catalog) 
 def validation_of(facts: Mapping[str, Any], subject: Subject, catalog: Catalog) -> Validated:
     """Return the published launch behind the facts, or why there is none."""
     if facts["nodes"] > 1 and "node_address" not in facts:
-        several = f"one command cannot start {facts['nodes']} nodes; ascend-v4 topology init"
-        return Validated("unvalidated", f"{several} starts a file that describes them")
+        return Validated("unvalidated", f"one command cannot start {facts['nodes']} nodes")
     near = [row for row in catalog.table("recipes") if same_subject(row, facts)]
     for row in near:
         if same_layout(row, facts):

@@ -202,13 +202,14 @@ def source_of(meant: str, names: Names) -> str:
 
 def unknown_flag(name: str, target: Target, names: Names) -> Finding | None:
     """Return the finding on a flag that no known release takes."""
-    bare = name.removeprefix("no-")
+    bare = name.lstrip("-").removeprefix("no-")
     # A unique beginning is taken by argparse; one letter is -O and its like.
     begun = [flag for flag in names.flags if flag.startswith(bare)]
     if bare in names.flags or len(bare) < 3 or len(begun) == 1:
         return None
     meant = near(name, names.flags, 0.8)
-    text = f"--{name}: no known release of vLLM takes this flag"
+    typed = name if name.startswith("-") else f"--{name}"
+    text = f"{typed}: no known release of vLLM takes this flag"
     return Finding(
         "unknown-flag",
         "error" if meant else "warn",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ascend_v4.catalog.load import Catalog
-from ascend_v4.core.conditions import evaluate, in_range
+from ascend_v4.core.conditions import evaluate, in_range, paths_of
 
 __all__ = ["UNKNOWN", "Unknown", "find", "governs", "holds", "paths_of"]
 
@@ -104,12 +104,3 @@ def governs(when: Mapping[str, Any], facts: Mapping[str, Any], catalog: Catalog)
     if "where" in when:
         verdicts.append(holds(when["where"], facts))
     return both(verdicts)
-
-
-def paths_of(condition: list[Any]) -> list[str]:
-    """Return the paths that a condition looks at, in its order."""
-    if condition[0] in ("all", "any", "not"):
-        return [path for part in condition[1:] for path in paths_of(part)]
-    value = condition[2]
-    other = [value["fact"]] if isinstance(value, dict) and "fact" in value else []
-    return [str(condition[0]), *other]

@@ -15,7 +15,7 @@ from .names import Names
 from .target import Target, facts_of
 from .three import Unknown, governs, holds, paths_of
 
-__all__ = ["FLAG_OF_FACT", "Verdict", "judge_launch", "refused"]
+__all__ = ["FLAG_OF_FACT", "Verdict", "judge_launch", "refused", "rule_paths", "unsaid"]
 
 #: Options of the rules that a flag tells, by fact.
 FLAG_OF_FACT = {
@@ -31,6 +31,7 @@ FLAG_OF_FACT = {
     "prefix_caching": "flag.no-enable-prefix-caching",
     "fused_mc2": "env.VLLM_ASCEND_ENABLE_FUSED_MC2",
     "role": "flag.kv-transfer-config",
+    "kv_pool": "flag.kv-transfer-config",
     "ranks": "flag.tensor-parallel-size",
 }
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ascend_v4 import __version__
 from ascend_v4.core.plan import Process
 from ascend_v4.topology.deployment import Deployment
+
+from .yours import MADE
 
 __all__ = [
     "ROUTER_PACKAGE",
@@ -24,19 +28,20 @@ __all__ = [
     "reason",
     "resource_name",
     "secrets_of",
+    "unexpanded",
 ]
 
 #: The router of the catalog's `routers` table, as pip names it.
 ROUTER_PACKAGE = "vllm-router==0.1.17"
 LONGEST = 50
 #: First line of each file, and how a file of ours is told from the user's own.
-MADE_BY = f"Made by ascend-v4 {__version__} render"
+MADE_BY = f"{MADE} {__version__} render"
 
 
 def made_by_us(path: Path) -> bool:
     """Whether a file says that render made it; one that can't be read is the user's."""
     try:
-        return "Made by ascend-v4" in path.read_text(encoding="utf-8")
+        return MADE in path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -65,16 +70,13 @@ def flag_reason(deployment: Deployment, process: Process, words: Sequence[str]) 
 
     A flag may also be the negation (``--no-x``) of its row's.
     """
-    rows = deployment.rows.get(deployment.group_of(process), {})
-    name = words[0].removeprefix("--")
-    lines = []
-    for path, row in rows.items():
-        if path in (f"flag.{name}", f"flag.{name.removeprefix('no-')}"):
-            lines.append(f"{row['reason']} ({row['source']})")
-        elif path.startswith(f"flag.{name}."):
-            key = path.removeprefix(f"flag.{name}.")
-            lines.append(f"{key}: {row['reason']} ({row['source']})")
-    return "\n".join(lines)
+    group, name = deployment.group_of(process), words[0].removeprefix("--")
+    rows = deployment.flag_rows
+    found = list(rows.get((group, name), ()))
+    bare = name.removeprefix("no-")
+    if bare != name:
+        found += [(key, row) for key, row in rows.get((group, bare), ()) if not key]
+    return "\n".join(f"{key and f'{key}: '}{row['reason']} ({row['source']})" for key, row in found)
 
 
 def argv_lines(process: Process) -> list[list[str]]:
@@ -107,17 +109,20 @@ def group_label(deployment: Deployment, process: Process) -> str:
 
 
 def resource_name(*parts: str) -> str:
-    """Return an RFC 1123 label that leaves room for pod indices in 63 characters.
+    """Return a label that leaves room for pod indices in 63 characters, as Services want it.
 
-    A name that is too long is cut and told apart by a hash.
+    RFC 1035: it starts with a letter, so a name that starts with a digit gets one. A name that
+    is too long is cut and told apart by a hash.
     """
     name = "-".join(part for part in parts if part)
+    name = f"v4-{name}" if name[:1].isdigit() else name
     if len(name) <= LONGEST:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: LONGEST - 9].rstrip('-')}-{mark}"
 
 
+@lru_cache(maxsize=4096)
 def quote(word: str) -> str:
     """Return a word quoted for a shell; a comma is quoted too, or an array looks misspelt."""
     quoted = shlex.quote(word)
@@ -127,3 +132,12 @@ def quote(word: str) -> str:
 def quoted(words: Sequence[str]) -> tuple[str, ...]:
     """Return words quoted for a shell."""
     return tuple(quote(word) for word in words)
+
+
+def unexpanded(word: str) -> str:
+    """Return a word of a container's or a probe's command that Kubernetes expands nothing in.
+
+    It replaces ``$(NAME)`` and reads ``$$`` as one dollar sign:
+    https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/
+    """
+    return re.sub(r"\$(?=[$(])", "$$", word)

@@ -23,8 +23,18 @@ from .common import (
     quoted,
     reason,
 )
-from .docker import Needs, container_argv, container_of, merged_needs, needs_of, unprivileged
+from .docker import (
+    Needs,
+    container_argv,
+    container_of,
+    counted,
+    fabric_reason,
+    merged_needs,
+    needs_of,
+    unprivileged,
+)
 from .docker_scripts import INNER, on_host
+from .fabric import needs_fabric
 from .k8s_common import FOLDER, PROBE, model_of
 from .script import script
 from .targets import RenderOptions
@@ -49,13 +59,17 @@ HEALTH = (
 
 def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
     """Return what to say about containers that are not privileged."""
-    return [] if options.privileged else unprivileged(deployment.nodes[0].plan)
+    return [] if options.privileged else unprivileged(deployment)
 
 
 def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:
     """Return ``compose.<node>.yaml`` for each node, and the script of a shared container."""
     shared = Shared(
-        tuple(header(deployment, "compose")), has_peers(deployment), every_secret(deployment)
+        tuple(header(deployment, "compose")),
+        has_peers(deployment),
+        every_secret(deployment),
+        needs_fabric(deployment),
+        tuple(f"{n.severity}: {n.message} ({n.source})" for n in notes(deployment, options)),
     )
     files = {"probe.py": f"# {shared.top[0]}\n{PROBE}"}
     for planned in deployment.nodes:
@@ -70,6 +84,8 @@ class Shared:
     top: tuple[str, ...]
     peers: bool
     secrets: dict[str, tuple[str, str]]
+    fabric: bool
+    notes: tuple[str, ...]
 
 
 def every_secret(deployment: Deployment) -> dict[str, tuple[str, str]]:
@@ -86,10 +102,10 @@ def node_files(
     files, services = {}, {}
     if inside:
         name = inside[0].name if len(inside) == 1 else "servers"
-        services[name] = engine_service(deployment, plan, inside, options, shared.peers)
+        services[name] = engine_service(deployment, plan, inside, options, shared)
     if len(inside) > 1:
         top = [*shared.top, f"Runs inside the container of compose.{node}.yaml."]
-        entries = [entry_of(deployment, process) for process in inside]
+        entries = [entry_of(deployment, process) for process in counted(inside)]
         files[f"{node}.inner.sh"] = script(top, entries, grace_of(inside))
     for process in plan.processes:
         if on_host(process):
@@ -104,10 +120,7 @@ def node_files(
         *shared.top,
         f"Run on node {node} ({planned.node.address}), every node's at once:"
         f" docker compose -f {file} up -d",
-        *(
-            f"{note.severity}: {note.message} ({note.source})"
-            for note in notes(deployment, options)
-        ),
+        *shared.notes,
     ]
     return {**files, file: document(whole, top)}
 
@@ -144,29 +157,29 @@ def engine_service(
     plan: LaunchPlan,
     inside: list[Process],
     options: RenderOptions,
-    peers: bool,
+    shared: Shared,
 ) -> dict[str, Any]:
     """Return the service of a node's engine container."""
     needs = merged_needs(
-        [needs_of(plan, process, privileged=options.privileged) for process in inside]
+        [needs_of(plan, p, privileged=options.privileged, fabric=shared.fabric) for p in inside]
     )
     service: dict[str, Any] = {
         "image": literal(plan.image),
         "container_name": container_of(deployment.topology.name, inside[0].node),
         "init": Noted(True, "ends what the engine leaves behind"),
         "network_mode": Noted("host", "ranks and KV transfers use ports of the node itself"),
-        "restart": Noted("no", PEERS) if peers else Noted("on-failure:3", ALONE),
+        "restart": Noted("no", PEERS) if shared.peers else Noted("on-failure:3", ALONE),
         "stop_signal": "SIGTERM",
         "stop_grace_period": Noted(
             f"{grace_of(inside)}s", f"above the {max(p.drain_s for p in inside)} s of draining"
         ),
-        **grants(needs),
+        **grants(needs, fabric_reason(plan)),
     }
     if options.privileged:
         service["privileged"] = Noted(True, "asked for with --privileged")
     secrets = secret_files(inside)
     if len(inside) == 1:
-        service["environment"] = environment(deployment, inside[0])
+        service["environment"] = environment(deployment, *counted(inside))
     service["volumes"] = volumes(plan, needs, inside)
     if secrets:
         service["secrets"] = mounted(inside)
@@ -210,8 +223,8 @@ def has_peers(deployment: Deployment) -> bool:
     return len(servers) > sum(group.replicas for group in groups)
 
 
-def grants(needs: Needs) -> dict[str, Any]:
-    """Return devices, shared memory and rights of the container."""
+def grants(needs: Needs, why: str) -> dict[str, Any]:
+    """Return devices, shared memory and rights of the container; ``why`` it is on the fabric."""
     found: dict[str, Any] = {}
     if needs.gpus:
         found["ipc"] = Noted("host", "ranks on one node exchange through shared memory")
@@ -227,8 +240,11 @@ def grants(needs: Needs) -> dict[str, Any]:
         found["cap_add"] = list(needs.capabilities)
     if needs.ulimits:
         found["ulimits"] = dict(limit_of(text) for text in needs.ulimits)
-    if needs.devices:
-        found["devices"] = [f"{file}:{file}" for file in needs.devices]
+    if needs.devices or needs.fabric:
+        found["devices"] = [
+            *(f"{file}:{file}" for file in needs.devices),
+            *(Noted(f"{file}:{file}", why) for file in needs.fabric),
+        ]
     return found
 
 
@@ -277,7 +293,7 @@ def command(plan: LaunchPlan, needs: Needs, inside: list[Process]) -> list[str]:
     if not secrets:
         return inner
     reads = [
-        f'{name}="$(cat "{path}")" || exit 6; export {name}' for name, path in secrets.values()
+        f'{name}="$(cat {quote(path)})" || exit 6; export {name}' for name, path in secrets.values()
     ]
     return ["/bin/sh", "-c", "; ".join([*reads, 'exec "$@"']), "ascend-v4", *inner]
 

@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ascend_v4.catalog.load import Row, catalog
 from ascend_v4.core.finding import Finding
 from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.host.system import Host
 
+if TYPE_CHECKING:
+    from ascend_v4.topology.deployment import Deployment
+
 __all__ = [
     "Needs",
     "container_argv",
     "container_env",
     "container_of",
+    "counted",
     "device_options",
     "docker_argv",
     "docker_line",
+    "fabric_reason",
+    "fabric_row",
     "merged_needs",
     "needs_of",
     "remove_command",
@@ -35,19 +41,23 @@ __all__ = [
 
 #: Variables that list a process's devices.
 VISIBLE = ("ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+#: Arguments of a server that may have peers on other nodes.
+REACHES_OTHERS = {"--kv-transfer-config", "--data-parallel-address"}
 
 
 @dataclass(frozen=True)
 class Needs:
     """What a process needs of its host inside a container; paths are the same on both sides.
 
-    ``gpus`` holds GPU ids where the runtime hands GPUs out itself. ``entry`` is a shell
-    text that runs its arguments in the image's own environment, ``""`` for none.
+    ``gpus`` holds GPU ids where the runtime hands GPUs out itself. ``fabric`` holds device
+    files of the network between nodes. ``entry`` is a shell text that runs its arguments in
+    the image's own environment, ``""`` for none.
     """
 
     devices: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     gpus: tuple[int, ...] = ()
+    fabric: tuple[str, ...] = ()
     shm_gib: int = 0
     capabilities: tuple[str, ...] = ()
     ulimits: tuple[str, ...] = ()
@@ -62,10 +72,24 @@ def container_row(plan: LaunchPlan) -> Row | None:
     return next((row for row in rows if not set(names).isdisjoint(row["chips"])), None)
 
 
-def needs_of(plan: LaunchPlan, process: Process, *, privileged: bool = False) -> Needs:
+def fabric_row(plan: LaunchPlan) -> Row | None:
+    """Return what RDMA to other nodes takes on the plan's chip; None where that is nothing."""
+    found: Row | None = (container_row(plan) or {}).get("fabric")
+    return found
+
+
+def fabric_reason(plan: LaunchPlan) -> str:
+    """Return why a container has devices of the network between nodes, ``""`` where none."""
+    row = fabric_row(plan)
+    return f"{row['reason']} ({row['source']})" if row else ""
+
+
+def needs_of(
+    plan: LaunchPlan, process: Process, *, privileged: bool = False, fabric: bool = False
+) -> Needs:
     """Return what the process needs; ``privileged`` leaves out what that flag includes.
 
-    A router needs nothing but its image.
+    ``fabric`` adds what it takes to reach other nodes. A router needs nothing but its image.
     """
     row = container_row(plan)
     if row is None or process.role == "router":
@@ -75,11 +99,13 @@ def needs_of(plan: LaunchPlan, process: Process, *, privileged: bool = False) ->
         for file in row.get("device_files", [])
         for device in process.devices
     ]
-    grants = [grant for grant in row.get("grants", []) if not privileged]
+    network: Mapping[str, Any] = {} if privileged or not fabric else fabric_row(plan) or {}
+    grants = [] if privileged else [*row.get("grants", []), *network.get("grants", [])]
     return Needs(
         devices=(*files, *row.get("manager_files", [])),
         mounts=tuple(row.get("mounts", [])),
         gpus=process.devices if row.get("gpus") else (),
+        fabric=tuple(network.get("device_files", [])),
         shm_gib=row["shm_gib"],
         capabilities=tuple(g["value"] for g in grants if g["kind"] == "capability"),
         ulimits=tuple(g["value"] for g in grants if g["kind"] == "ulimit"),
@@ -93,7 +119,7 @@ def merged_needs(several: Sequence[Needs]) -> Needs:
     def each(name: str) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(item for needs in several for item in getattr(needs, name)))
 
-    lists = ("devices", "mounts", "gpus", "capabilities", "ulimits")
+    lists = ("devices", "mounts", "gpus", "fabric", "capabilities", "ulimits")
     return Needs(
         **{name: each(name) for name in lists},
         shm_gib=max(needs.shm_gib for needs in several),
@@ -101,12 +127,10 @@ def merged_needs(several: Sequence[Needs]) -> Needs:
     )
 
 
-def unprivileged(plan: LaunchPlan) -> list[Finding]:
-    """Return what to say about a container of the plan that is not privileged."""
-    row = container_row(plan)
-    if row is None or not row.get("unprivileged_risk"):
-        return []
-    return [
+def unprivileged(deployment: Deployment) -> list[Finding]:
+    """Return what to say about containers of a deployment that are not privileged, each once."""
+    rows = [container_row(planned.plan) for planned in deployment.nodes]
+    found = [
         Finding(
             "not-privileged",
             "warn",
@@ -115,7 +139,10 @@ def unprivileged(plan: LaunchPlan) -> list[Finding]:
             row["privileged_source"],
             confidence=row["confidence"],
         )
+        for row in rows
+        if row is not None and row.get("unprivileged_risk")
     ]
+    return list(dict.fromkeys(found))
 
 
 def container_of(run_id: str, member: str) -> str:
@@ -134,6 +161,12 @@ def container_env(process: Process, devices: Sequence[int]) -> dict[str, str]:
         if name in env and process.devices and set(process.devices) <= set(order):
             env[name] = ",".join(str(order.index(device)) for device in process.devices)
     return env
+
+
+def counted(inside: Sequence[Process]) -> list[Process]:
+    """Return the processes of one container, which holds the devices of them all."""
+    held = [device for process in inside for device in process.devices]
+    return [replace(process, env=container_env(process, held)) for process in inside]
 
 
 def container_argv(plan: LaunchPlan, process: Process) -> list[str]:
@@ -164,7 +197,9 @@ def docker_argv(
     """
     argv = ["docker", "run", "--rm", "--init", "--network", "host"]
     argv += ["--name", name] if name else []
-    argv += device_options(needs_of(plan, process, privileged=privileged), host)
+    peers = REACHES_OTHERS & set(process.argv)
+    needs = needs_of(plan, process, privileged=privileged, fabric=bool(peers))
+    argv += device_options(needs, host)
     argv += ["--privileged"] if privileged else []
     argv += ["--volume", f"{plan.model_path}:{plan.model_path}:ro"]
     for variable, value in container_env(process, process.devices).items():
@@ -189,6 +224,9 @@ def device_options(needs: Needs, host: Host | None) -> list[str]:
         options += ["--ulimit", limit]
     for file in needs.devices:
         options += ["--device", file]
+    for file in needs.fabric:
+        if host is None or host.exists(file):
+            options += ["--device", file]
     for mount in needs.mounts:
         if host is None or host.exists(mount):
             options += ["--volume", f"{mount}:{mount}:ro"]

@@ -7,7 +7,7 @@ other's memory.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 from ascend_v4.core.finding import Finding
 from ascend_v4.core.plan import LaunchPlan, Process
@@ -18,11 +18,14 @@ from .common import ROUTER_PACKAGE, argv_lines, flag_reason, header, quote, quot
 from .docker import (
     container_env,
     container_of,
+    counted,
     device_options,
+    fabric_reason,
     merged_needs,
     needs_of,
     unprivileged,
 )
+from .fabric import needs_fabric
 from .script import Entry, Part, script
 from .targets import RenderOptions
 
@@ -34,7 +37,7 @@ INNER = "/run/ascend-v4.sh"
 
 def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
     """Return what to say about containers that are not privileged."""
-    return [] if options.privileged else unprivileged(deployment.nodes[0].plan)
+    return [] if options.privileged else unprivileged(deployment)
 
 
 def on_host(process: Process) -> bool:
@@ -42,19 +45,30 @@ def on_host(process: Process) -> bool:
     return process.argv[0] == "vllm-router"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is the same for every node, found once."""
+
+    privileged: bool
+    fabric: bool
+    notes: tuple[str, ...]
+
+
 def docker_options(
-    deployment: Deployment, plan: LaunchPlan, inside: list[Process], options: RenderOptions
+    deployment: Deployment, plan: LaunchPlan, inside: list[Process], asked: Asked
 ) -> list[Part]:
     """Return docker's own options for a node's container, without image and environment."""
     needs = merged_needs(
-        [needs_of(plan, process, privileged=options.privileged) for process in inside]
+        [needs_of(plan, p, privileged=asked.privileged, fabric=asked.fabric) for p in inside]
     )
     words = ["--rm", "--init", "--network host"]
     parts = [Part((word,)) for word in words]
     parts.append(Part(("--name", quote(container_name(deployment, inside)))))
     flags = device_options(needs, None)
-    parts += [Part(quoted(flags[n : n + 2])) for n in range(0, len(flags), 2)]
-    if options.privileged:
+    why = dict.fromkeys(needs.fabric, fabric_reason(plan))
+    pairs = [flags[n : n + 2] for n in range(0, len(flags), 2)]
+    parts += [Part(quoted(pair), why.get(pair[1], "")) for pair in pairs]
+    if asked.privileged:
         parts.append(Part(("--privileged",), "asked for with --privileged"))
     return [*parts, Part(("--volume", quote(f"{plan.model_path}:{plan.model_path}:ro")))]
 
@@ -64,11 +78,15 @@ def container_name(deployment: Deployment, inside: list[Process]) -> str:
     return container_of(deployment.topology.name, inside[0].node)
 
 
-def one_server(
-    deployment: Deployment, plan: LaunchPlan, process: Process, options: RenderOptions
-) -> Entry:
+def removal(deployment: Deployment, inside: list[Process]) -> tuple[str, ...]:
+    """Return the command that takes a node's container away, whatever state it is in."""
+    name = quote(container_name(deployment, inside))
+    return ("timeout", "30", "docker", "rm", "--force", name)
+
+
+def one_server(deployment: Deployment, plan: LaunchPlan, process: Process, asked: Asked) -> Entry:
     """Return the ``docker run`` of a node's only server, its whole command in sight."""
-    before = docker_options(deployment, plan, [process], options)
+    before = docker_options(deployment, plan, [process], asked)
     before += [
         Part(("--env", quote(f"{name}={value}")), reason(deployment, process, f"env.{name}"))
         for name, value in container_env(process, process.devices).items()
@@ -88,14 +106,7 @@ def one_server(
         secrets=secret_parts(process),
         sections=((*before, Part(("--entrypoint", shell))), tuple(after)),
         note=f"{process.name}: {process.role}",
-        removal=(
-            "timeout",
-            "30",
-            "docker",
-            "rm",
-            "--force",
-            quote(container_name(deployment, [process])),
-        ),
+        removal=removal(deployment, [process]),
     )
 
 
@@ -112,11 +123,11 @@ def inner_start(plan: LaunchPlan, process: Process) -> list[Part]:
 
 
 def several_servers(
-    deployment: Deployment, plan: LaunchPlan, inside: list[Process], options: RenderOptions
+    deployment: Deployment, plan: LaunchPlan, inside: list[Process], asked: Asked
 ) -> Entry:
     """Return the ``docker run`` of a node whose servers share a container."""
     node = inside[0].node
-    before = docker_options(deployment, plan, inside, options)
+    before = docker_options(deployment, plan, inside, asked)
     before.append(Part((f'--volume "$here/{node}.inner.sh:{INNER}:ro"',)))
     files = sorted({path for process in inside for path in process.secret_env.values()})
     before += [
@@ -132,37 +143,28 @@ def several_servers(
         program=("docker", "run"),
         sections=((*before, Part(("--entrypoint", "/bin/bash"))), (*after, Part((INNER,)))),
         note=f"{len(inside)} processes: {', '.join(process.name for process in inside)}",
-        removal=(
-            "timeout",
-            "30",
-            "docker",
-            "rm",
-            "--force",
-            quote(container_name(deployment, inside)),
-        ),
+        removal=removal(deployment, inside),
     )
 
 
-def node_files(deployment: Deployment, planned: NodePlan, options: RenderOptions) -> dict[str, str]:
+def node_files(deployment: Deployment, planned: NodePlan, asked: Asked) -> dict[str, str]:
     """Return the scripts of one node."""
     plan, name = planned.plan, planned.node.name
     inside = [process for process in plan.processes if not on_host(process)]
     outside = [process for process in plan.processes if on_host(process)]
     top = [
         f"Run on node {name} ({planned.node.address}), every node's script at once: bash {name}.sh",
-        *(f"{n.severity}: {n.message} ({n.source})" for n in notes(deployment, options)),
+        *asked.notes,
     ]
     if outside:
         top.append(f"The router runs beside docker: pip install {ROUTER_PACKAGE}")
     entries, files = [entry_of(deployment, process) for process in outside], {}
     if len(inside) == 1:
-        entries = [one_server(deployment, plan, inside[0], options), *entries]
+        entries = [one_server(deployment, plan, inside[0], asked), *entries]
     elif inside:
-        entries = [several_servers(deployment, plan, inside, options), *entries]
+        entries = [several_servers(deployment, plan, inside, asked), *entries]
         inner = header(deployment, "docker", f"Runs inside the container that {name}.sh starts.")
-        held = [device for process in inside for device in process.devices]
-        counted = [replace(each, env=container_env(each, held)) for each in inside]
-        inner_entries = [entry_of(deployment, process) for process in counted]
+        inner_entries = [entry_of(deployment, process) for process in counted(inside)]
         files[f"{name}.inner.sh"] = script(inner, inner_entries, grace_of(inside))
     # The text of -c expands inside the container, not here.
     prepare = ["# shellcheck disable=SC2016", 'here=$(cd "$(dirname "$0")" && pwd)']
@@ -178,7 +180,9 @@ def node_files(deployment: Deployment, planned: NodePlan, options: RenderOptions
 
 def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:
     """Return ``<node>.sh`` for each node, ``<node>.inner.sh`` where it has several servers."""
+    said = (f"{n.severity}: {n.message} ({n.source})" for n in notes(deployment, options))
+    asked = Asked(options.privileged, needs_fabric(deployment), tuple(said))
     files: dict[str, str] = {}
     for planned in deployment.nodes:
-        files |= node_files(deployment, planned, options)
+        files |= node_files(deployment, planned, asked)
     return files

@@ -1,8 +1,8 @@
-"""What every Kubernetes rendering shares: containers, probes, services, monitors, policies."""
+"""What every Kubernetes rendering shares: labels, resources, secrets, volumes, rights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ascend_v4.catalog.load import Row, catalog
@@ -10,9 +10,10 @@ from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.topology.deployment import Deployment
 
-from .common import ROUTER_PACKAGE, resource_name
-from .docker import needs_of
-from .k8s_probe import FOLDER, PROBE, probe_command
+from .bash import grace_of
+from .common import resource_name
+from .docker import fabric_row, needs_of
+from .k8s_probe import FOLDER, PROBE
 from .targets import RenderOptions
 from .yamltext import Noted
 
@@ -22,26 +23,23 @@ __all__ = [
     "PROBE",
     "config_map",
     "device_plugin",
+    "grace_period",
     "labels",
     "metadata",
     "model_of",
-    "network_policy",
     "node_affinity",
-    "pod_monitor",
+    "pause",
     "probe_name",
     "pull_secrets",
     "resources",
-    "router_objects",
     "secret_env",
     "secret_name",
     "security",
-    "service",
     "volumes",
 ]
 
 #: Seconds between a pod's leaving its Service and TERM: load balancers take a moment.
 PRESTOP_S = 10
-PYTHON_IMAGE = "python:3.12-slim"
 
 
 def labels(deployment: Deployment, component: str = "") -> dict[str, str]:
@@ -73,14 +71,19 @@ def device_plugin(plan: LaunchPlan, options: RenderOptions) -> Row | None:
     return asked[0] if asked else None
 
 
-def resources(plan: LaunchPlan, count: int, options: RenderOptions) -> dict[str, Any]:
-    """Return the devices of a container, as limits and requests."""
+def resources(
+    plan: LaunchPlan, count: int, options: RenderOptions, *, fabric: bool = False
+) -> dict[str, Any]:
+    """Return the devices of a container, as limits and requests; with ``fabric`` one for RDMA."""
     row = device_plugin(plan, options)
     if row is None or not count:
         return {}
     name = options.device_resource or row["resource"]
     why = f"{row['unit']} each, as the plugin {row['id']} counts ({row['source']})"
-    return {"resources": {"limits": Noted({name: count}, why), "requests": {name: count}}}
+    asked = {name: count}
+    if fabric and options.rdma_resource and fabric_row(plan):
+        asked[options.rdma_resource] = 1
+    return {"resources": {"limits": Noted(asked, why), "requests": asked}}
 
 
 def node_affinity(plan: LaunchPlan, options: RenderOptions) -> dict[str, Any]:
@@ -118,16 +121,19 @@ def secret_env(
     return [Noted(first, why), *others]  # type: ignore[list-item]
 
 
-def security(plan: LaunchPlan, process: Process, options: RenderOptions) -> dict[str, Any]:
+def security(
+    plan: LaunchPlan, process: Process, options: RenderOptions, *, fabric: bool = False
+) -> dict[str, Any]:
     """Return the container's security context: all of the host only where asked."""
     if options.privileged:
         return {"securityContext": Noted({"privileged": True}, "asked for with --privileged")}
-    needs = needs_of(plan, process)
+    needs = needs_of(plan, process, fabric=fabric)
     context: dict[str, Any] = {"allowPrivilegeEscalation": False}
     if needs.capabilities:
+        policy = " and memory policy" if "SYS_NICE" in needs.capabilities else ""
         context["capabilities"] = Noted(
             {"add": list(needs.capabilities)},
-            "Locked memory and memory policy; Kubernetes has no ulimit, so the container"
+            f"Locked memory{policy}; Kubernetes has no ulimit, so the container"
             " runtime's own memlock limit must be infinity.",
         )
     return {"securityContext": context}
@@ -165,6 +171,21 @@ def model_of(processes: Sequence[Process]) -> str:
     return argv[argv.index("--served-model-name") + 1] if argv else ""
 
 
+def pause() -> dict[str, Any]:
+    """Return the lifecycle of a container that waits until its Service has let go of it."""
+    wait = {"exec": {"command": ["/bin/sh", "-c", f"sleep {PRESTOP_S}"]}}
+    return {"preStop": Noted(wait, "Requests stop coming before the server stops taking them.")}
+
+
+def grace_period(processes: list[Process]) -> Noted:
+    """Return the seconds that a pod has to end."""
+    drain = max(process.drain_s for process in processes)
+    return Noted(
+        PRESTOP_S + grace_of(processes) + 15,
+        f"{PRESTOP_S} s of preStop, {drain} s of drain, and time to end.",
+    )
+
+
 def config_map(deployment: Deployment, options: RenderOptions) -> dict[str, Any]:
     """Return the ConfigMap with the probe."""
     return {
@@ -184,150 +205,6 @@ def metadata(
         "namespace": options.namespace,
         "labels": labels(deployment, component),
     }
-
-
-def service(
-    deployment: Deployment,
-    options: RenderOptions,
-    selector: Mapping[str, str],
-    target: str,
-    port: int = 8000,
-) -> dict[str, Any]:
-    """Return the Service that clients talk to."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(deployment, options, resource_name(deployment.topology.name)),
-        "spec": {
-            "type": "ClusterIP",
-            "selector": dict(selector),
-            "ports": [{"name": "http", "port": port, "targetPort": target}],
-        },
-    }
-
-
-def pod_monitor(
-    deployment: Deployment, options: RenderOptions, ports: Sequence[str]
-) -> dict[str, Any]:
-    """Return the PodMonitor of the Prometheus operator; /metrics needs no API key."""
-    named = {"deployment": "instance", "group": "component"}
-    relabelings: list[Any] = [
-        {
-            "action": "keep",
-            "sourceLabels": ["__meta_kubernetes_pod_container_port_name"],
-            "regex": "|".join(sorted(ports, key=lambda port: (len(port), port))),
-        },
-        *(
-            {
-                "sourceLabels": [f"__meta_kubernetes_pod_label_app_kubernetes_io_{source}"],
-                "targetLabel": label,
-            }
-            for label, source in named.items()
-        ),
-    ]
-    endpoint = {
-        "path": "/metrics",
-        "interval": "15s",
-        "relabelings": Noted(
-            relabelings, "The labels that alerts and dashboard of `ascend-v4 render` go by."
-        ),
-    }
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PodMonitor",
-        "metadata": metadata(deployment, options, resource_name(deployment.topology.name)),
-        "spec": {
-            "selector": {"matchLabels": labels(deployment)},
-            "podMetricsEndpoints": [endpoint],
-        },
-    }
-
-
-def network_policy(
-    deployment: Deployment, options: RenderOptions, ports: Sequence[int]
-) -> dict[str, Any]:
-    """Return who may reach the pods: each other on all ports, others on the API's only."""
-    mine = {"podSelector": {"matchLabels": labels(deployment)}}
-    monitoring = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
-    }
-    api = [{"protocol": "TCP", "port": port} for port in ports]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": metadata(deployment, options, resource_name(deployment.topology.name)),
-        "spec": Noted(
-            {
-                "podSelector": {"matchLabels": labels(deployment)},
-                "policyTypes": ["Ingress"],
-                "ingress": [
-                    Noted({"from": [mine]}, "Ranks, KV transfer, router: any port."),
-                    Noted(
-                        {"from": [{"podSelector": {}}, monitoring], "ports": api},
-                        "Clients of this namespace, and Prometheus in `monitoring`.",
-                    ),
-                ],
-            },
-            "Pods on the node's own network are outside of this in most network plugins.",
-        ),
-    }
-
-
-def router_objects(
-    deployment: Deployment, options: RenderOptions, router: Process, model: str
-) -> list[dict[str, Any]]:
-    """Return the router's Deployment; its servers' names are those of their pods."""
-    plan = deployment.nodes[0].plan
-    port = router.ports[0].port
-    packaged = router.argv[0] == "vllm-router"
-    image = plan.image if not packaged else options.router_image or PYTHON_IMAGE
-    install = packaged and not options.router_image
-    words: list[Any] = list(router.argv)
-    if install:
-        start = f'pip install --quiet --no-cache-dir {ROUTER_PACKAGE} && exec "$@"'
-        why = "Your own image with vllm-router in it (--router-image) starts without the network."
-        words = [Noted("/bin/sh", why), "-c", start, "router", *words]
-    keys = secret_env(deployment, options, router)
-    container = {
-        "name": "router",
-        "image": image,
-        "imagePullPolicy": options.image_pull_policy,
-        "command": words,
-        **({"env": keys} if keys else {}),
-        "ports": [{"name": "http", "containerPort": port}],
-        "securityContext": {"allowPrivilegeEscalation": False},
-        "volumeMounts": [{"name": "probe", "mountPath": FOLDER, "readOnly": True}],
-        "readinessProbe": Noted(
-            {
-                **probe_command("generate", model, "127.0.0.1", [port]),
-                "periodSeconds": 30,
-                "timeoutSeconds": 60,
-                "failureThreshold": 3,
-            },
-            "A token all the way: router, prefill, decode.",
-        ),
-    }
-    spec = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        **pull_secrets(options),
-        "containers": [container],
-        "volumes": [{"name": "probe", "configMap": {"name": probe_name(deployment)}}],
-    }
-    made = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": metadata(
-            deployment, options, resource_name(deployment.topology.name, "router"), "router"
-        ),
-        "spec": {
-            "replicas": Noted(1, "It holds which server has which prefix."),
-            "strategy": {"type": "Recreate"},
-            "selector": {"matchLabels": labels(deployment, "router")},
-            "template": {"metadata": {"labels": labels(deployment, "router")}, "spec": spec},
-        },
-    }
-    return [made]
 
 
 def probe_name(deployment: Deployment) -> str:

@@ -12,21 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ascend_v4.core.finding import Finding
-from ascend_v4.core.plan import LaunchPlan
 from ascend_v4.topology.deployment import Deployment
 
 from . import k8s_lws as lws
 from .common import header
-from .k8s_common import (
-    config_map,
-    labels,
-    metadata,
-    model_of,
-    network_policy,
-    pod_monitor,
-    router_objects,
-    service,
-)
+from .k8s_common import config_map, labels, metadata, model_of
+from .k8s_front import around
 from .k8s_pods import PodGroup, Pods, pods_of
 from .targets import RenderOptions
 from .yamltext import Noted, document
@@ -62,24 +53,12 @@ def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
 def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:
     """Return the manifests, one file for each object."""
     pods = pods_of(deployment, options)
-    plan = pods.deployment.nodes[0].plan
     model = model_of([p for g in pods.groups for found in g.processes.values() for p in found])
     objects: dict[str, dict[str, Any]] = {"probe.yaml": config_map(deployment, options)}
     for group in pods.groups:
-        objects.update(group_objects(pods, group, plan, options, model))
-    ports = {port for group in pods.groups for port in lws.api_ports(group)}
-    names = sorted({n for group in pods.groups for n in lws.port_names(group)}, key=len)
-    if pods.router:
-        for made in router_objects(pods.deployment, options, pods.router, model):
-            objects["router.yaml"] = made
-        entry = labels(deployment, "router")
-        ports.add(pods.router.ports[0].port)
-    else:
-        entry = entry_labels(deployment, pods.groups[0])
-    target = "http" if pods.router else "api-0"
-    objects["service.yaml"] = service(deployment, options, entry, target)
-    objects["podmonitor.yaml"] = pod_monitor(deployment, options, names)
-    objects["networkpolicy.yaml"] = network_policy(deployment, options, sorted(ports))
+        objects.update(group_objects(pods, group, options, model))
+    entry = entry_labels(deployment, pods.groups[0])
+    objects |= around(pods, options, model, entry)
     top = header(
         deployment,
         "k8s-deployment",
@@ -96,11 +75,11 @@ def entry_labels(deployment: Deployment, group: PodGroup) -> dict[str, str]:
 
 
 def group_objects(
-    pods: Pods, group: PodGroup, plan: LaunchPlan, options: RenderOptions, model: str
+    pods: Pods, group: PodGroup, options: RenderOptions, model: str
 ) -> dict[str, dict[str, Any]]:
     """Return the objects of one group, by file."""
     name = group.group.name
-    leader = lws.template(pods, group, plan, options, model, group.heads())
+    leader = lws.template(pods, group, options, model, group.heads())
     if group.size == 1 and pods.router is None and len(pods.groups) == 1:
         return {f"deployment-{name}.yaml": alone(pods, group, options, leader)}
     found = {
@@ -109,7 +88,7 @@ def group_objects(
     }
     if group.workers():
         for index in range(group.group.replicas):
-            worker = lws.template(pods, group, plan, options, model, group.workers())
+            worker = lws.template(pods, group, options, model, group.workers())
             made = workers(pods, group, options, worker, index)
             found[f"statefulset-{name}-{index}.yaml"] = made
     return found

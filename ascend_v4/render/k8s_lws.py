@@ -16,25 +16,24 @@ from ascend_v4.topology.deployment import Deployment
 from .bash import grace_of
 from .common import header
 from .docker import needs_of, unprivileged
+from .fabric import missing_resource, needs_fabric
 from .k8s_common import (
-    PRESTOP_S,
     config_map,
+    grace_period,
     labels,
     metadata,
     model_of,
-    network_policy,
     node_affinity,
-    pod_monitor,
+    pause,
     probe_name,
     pull_secrets,
     resources,
-    router_objects,
     secret_env,
     secret_name,
     security,
-    service,
     volumes,
 )
+from .k8s_front import around
 from .k8s_pods import Place, PodGroup, Pods, entries_of, pods_of
 from .k8s_probe import probes
 from .script import script
@@ -52,8 +51,9 @@ WAIT_FOR_HEAD = (
 
 
 def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
-    """Return what to say about pods that are not privileged, and about a missing API key."""
-    found = [] if options.privileged else unprivileged(deployment.nodes[0].plan)
+    """Return what to say about pods that are not privileged, and about an API without a key."""
+    found = [] if options.privileged else unprivileged(deployment)
+    found += missing_resource(deployment, options)
     if not secret_name(deployment, options):
         found.append(
             Finding(
@@ -64,32 +64,32 @@ def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
                 "https://docs.vllm.ai/en/latest/usage/security/",
             )
         )
+    if deployment.open_router:
+        found.append(
+            Finding(
+                "router-asks-no-key",
+                "risk",
+                "the router asks clients for no key, with a Secret or without, and every pod of"
+                " the namespace can reach it",
+                "a gateway that asks for a key, and a NetworkPolicy that lets it alone reach"
+                " the router",
+                "https://docs.vllm.ai/en/latest/usage/security/",
+            )
+        )
     return found
 
 
 def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:
     """Return the manifests, one file for each object."""
     pods = pods_of(deployment, options)
-    plan = pods.deployment.nodes[0].plan
     servers = [p for group in pods.groups for found in group.processes.values() for p in found]
     model = model_of(servers)
-    ports = sorted({port for group in pods.groups for port in api_ports(group)})
-    names = max((port_names(group) for group in pods.groups), key=len)
     objects: dict[str, dict[str, Any]] = {"probe.yaml": config_map(deployment, options)}
     for group in pods.groups:
-        objects[f"lws-{group.group.name}.yaml"] = worker_set(pods, group, plan, options, model)
-    if pods.router:
-        for made in router_objects(pods.deployment, options, pods.router, model):
-            objects["router.yaml"] = made
-        entry = labels(deployment, "router")
-        ports = sorted({*ports, pods.router.ports[0].port})
-    else:
-        only = pods.groups[0]
-        entry = {**labels(deployment, only.group.name), **head_label(only)}
-    target = "http" if pods.router else "api-0"
-    objects["service.yaml"] = service(deployment, options, entry, target)
-    objects["podmonitor.yaml"] = pod_monitor(deployment, options, names)
-    objects["networkpolicy.yaml"] = network_policy(deployment, options, ports)
+        objects[f"lws-{group.group.name}.yaml"] = worker_set(pods, group, options, model)
+    only = pods.groups[0]
+    entry = {**labels(deployment, only.group.name), **head_label(only)}
+    objects |= around(pods, options, model, entry)
     top = header(deployment, "k8s-lws", f"kubectl apply --namespace {options.namespace} -f .")
     return {name: document(made, top) for name, made in objects.items()}
 
@@ -100,25 +100,12 @@ def head_label(group: PodGroup) -> dict[str, str]:
     return {} if with_api else {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
 
 
-def api_ports(group: PodGroup) -> list[int]:
-    """Return the API ports of a group's pods."""
-    first = next(iter(group.heads().values()))
-    return [process.ports[0].port for process in first if process.ready]
-
-
-def port_names(group: PodGroup) -> list[str]:
-    """Return the names of a pod's API ports."""
-    return [f"api-{nth}" for nth in range(len(api_ports(group)))]
-
-
-def worker_set(
-    pods: Pods, group: PodGroup, plan: LaunchPlan, options: RenderOptions, model: str
-) -> dict[str, Any]:
+def worker_set(pods: Pods, group: PodGroup, options: RenderOptions, model: str) -> dict[str, Any]:
     """Return the LeaderWorkerSet of a group."""
     deployment = pods.deployment
-    leader = template(pods, group, plan, options, model, group.heads())
+    leader = template(pods, group, options, model, group.heads())
     workers = group.workers()
-    worker = template(pods, group, plan, options, model, workers) if workers else leader
+    worker = template(pods, group, options, model, workers) if workers else leader
     spec: dict[str, Any] = {"size": Noted(group.size, "Nodes of one replica.")}
     spec["restartPolicy"] = Noted(
         "RecreateGroupOnPodRestart", "A rank that starts anew needs its peers to start with it."
@@ -147,13 +134,12 @@ def worker_set(
 def template(
     pods: Pods,
     group: PodGroup,
-    plan: LaunchPlan,
     options: RenderOptions,
     model: str,
     places: Mapping[Place, tuple[Process, ...]],
 ) -> dict[str, Any]:
     """Return the pod template of leaders or workers."""
-    processes = list(next(iter(places.values())))
+    plan, processes = group.plan, list(next(iter(places.values())))
     needs = needs_of(plan, processes[0])
     entries = entries_of(pods, group, places)
     worker = next(iter(places))[0] > 0
@@ -207,15 +193,13 @@ def container(
         made["ports"] = [
             {"name": f"api-{nth}", "containerPort": port} for nth, port in enumerate(ports)
         ]
-    made |= resources(plan, devices, options)
-    made |= security(plan, processes[0], options)
+    fabric = needs_fabric(deployment, pods=True)
+    made |= resources(plan, devices, options, fabric=fabric)
+    made |= security(plan, processes[0], options, fabric=fabric)
     made["volumeMounts"] = mounts
     if ports:
         made |= probes(model, ports, deadline)
-    pause = {"exec": {"command": ["/bin/sh", "-c", f"sleep {PRESTOP_S}"]}}
-    made["lifecycle"] = {
-        "preStop": Noted(pause, "Requests stop coming before the server stops taking them.")
-    }
+    made["lifecycle"] = pause()
     return made
 
 
@@ -237,14 +221,10 @@ def pod_spec(
     for volume in made:
         if "configMap" in volume:
             volume["configMap"] = {"name": probe_name(deployment)}
-    grace = PRESTOP_S + grace_of(processes) + 15
-    drain = max(process.drain_s for process in processes)
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": Noted(False, "A Service named vllm would set VLLM_PORT."),
-        "terminationGracePeriodSeconds": Noted(
-            grace, f"{PRESTOP_S} s of preStop, {drain} s of drain, and time to end."
-        ),
+        "terminationGracePeriodSeconds": grace_period(processes),
         **pull_secrets(options),
     }
     if whole_node:

@@ -13,18 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ascend_v4.catalog.load import catalog
-from ascend_v4.core.plan import Process
+from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.topology.deploy import deploy
 from ascend_v4.topology.deployment import Deployment
 from ascend_v4.topology.model import Group, Node, Topology
 from ascend_v4.topology.place import replica_nodes
 
-from .common import argv_lines, flag_reason, quote, reason, resource_name
+from .common import argv_lines, flag_reason, quote, reason, resource_name, unexpanded
 from .script import Entry, Part
 from .targets import RenderOptions
 
-__all__ = ["PodGroup", "Pods", "entries_of", "pods_of"]
+__all__ = ["PodGroup", "Pods", "api_ports", "entries_of", "pods_of", "port_names"]
 
 #: Stand for the pod's own and the leader's address while words are compared.
 OWN, HEAD = "\ue000", "\ue001"
@@ -36,10 +36,15 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class PodGroup:
-    """The pods of one group of the topology; ``names`` are their DNS names by place."""
+    """The pods of one group of the topology; ``names`` are their DNS names by place.
+
+    ``plan`` is its first pod's: chip, image and weights, which may be other than a
+    neighbour's.
+    """
 
     group: Group
     name: str
+    plan: LaunchPlan
     size: int
     devices: int
     #: Whether a pod has its node for itself, and so may use the node's network.
@@ -76,6 +81,17 @@ class Draft:
     whole_node: bool
 
 
+def api_ports(group: PodGroup) -> list[int]:
+    """Return the API ports of a group's pods."""
+    first = next(iter(group.heads().values()))
+    return [process.ports[0].port for process in first if process.ready]
+
+
+def port_names(group: PodGroup) -> list[str]:
+    """Return the names of a pod's API ports."""
+    return [f"api-{nth}" for nth in range(len(api_ports(group)))]
+
+
 def pods_of(deployment: Deployment, options: RenderOptions) -> Pods:
     """Return the pods of a deployment.
 
@@ -94,12 +110,15 @@ def pods_of(deployment: Deployment, options: RenderOptions) -> Pods:
                 members.append(pod_node(node, host, len(nodes), draft))
                 nodes.append(members[-1])
                 names[draft.group.name][worker, index] = host
-        groups.append(pod_group(draft.group, members))
+        weights = deployment.node_plan(draft.replicas[0][0].name).plan.model_path
+        groups.append(pod_group(draft.group, members, weights))
     planned = deploy(pod_topology(deployment, nodes, groups, options), catalog())
+    plans = {each.node.address: each.plan for each in planned.nodes}
     made = [
         PodGroup(
-            draft.group, draft.name, len(draft.replicas[0]), draft.devices, draft.whole_node,
-            names[draft.group.name], servers_at(planned, names[draft.group.name]),
+            draft.group, draft.name, plans[names[draft.group.name][0, 0]], len(draft.replicas[0]),
+            draft.devices, draft.whole_node, names[draft.group.name],
+            servers_at(plans, names[draft.group.name]),
         )
         for draft in drafts
     ]  # fmt: skip
@@ -159,10 +178,12 @@ def pod_node(node: Node, host: str, nth: int, draft: Draft) -> Node:
     )
 
 
-def pod_group(group: Group, members: Sequence[Node]) -> Group:
-    """Return the group on its pods."""
+def pod_group(group: Group, members: Sequence[Node], weights: str) -> Group:
+    """Return the group on its pods, its weights where the nodes have them."""
     names = [node.name for node in members]
-    return group.model_copy(update={"nodes": names, "first_device": 0, "devices": None})
+    options = {**group.options, "model_dir": weights}
+    update = {"nodes": names, "first_device": 0, "devices": None, "options": options}
+    return group.model_copy(update=update)
 
 
 def pod_topology(
@@ -181,8 +202,7 @@ def pod_topology(
         "groups": groups,
         "options": {**topology.options, **key},
         "router": router,
-        "model_dir": deployment.nodes[0].plan.model_path,
-        "image": topology.image or deployment.nodes[0].plan.image or None,
+        "model_dir": None,
     }
     # Values that a model keeps once computed would be those of the nodes.
     fresh = {key: value for key, value in topology.__dict__.items() if key in fields(topology)}
@@ -194,13 +214,14 @@ def fields(topology: Topology) -> frozenset[str]:
     return frozenset(type(topology).model_fields)
 
 
-def servers_at(planned: Deployment, names: Mapping[Place, str]) -> dict[Place, tuple[Process, ...]]:
+def servers_at(
+    plans: Mapping[str, LaunchPlan], names: Mapping[Place, str]
+) -> dict[Place, tuple[Process, ...]]:
     """Return each pod's processes, in order, with marks for the pod's and its leader's address."""
-    at = {node.node.address: node.plan.processes for node in planned.nodes}
     return {
         place: tuple(
             marked(process, host, names[0, place[1]])
-            for process in at[host]
+            for process in plans[host].processes
             if process.role != "router"
         )
         for place, host in names.items()
@@ -326,9 +347,9 @@ def shell(pieces: Sequence[str]) -> str:
     for piece in pieces:
         for part in [piece] if piece.startswith("$((") else re.split(f"([{OWN}{HEAD}])", piece):
             if part in (OWN, HEAD) or part.startswith("$(("):
-                words += [quote(literal)] if literal else []
+                words += [unexpanded(quote(literal))] if literal else []
                 literal = ""
                 words.append({OWN: '"$POD_IP"', HEAD: '"$HEAD_IP"'}.get(part) or f'"{part}"')
             else:
                 literal += part
-    return "".join([*words, quote(literal)] if literal or not words else words)
+    return "".join([*words, unexpanded(quote(literal))] if literal or not words else words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .common import quote, unexpanded
 from .yamltext import Noted
 
 __all__ = ["FOLDER", "PROBE", "probe_command", "probes"]
@@ -73,7 +74,7 @@ sys.exit(len(good) < len(ports))
 def probe_command(what: str, model: str, address: str, ports: Sequence[int]) -> dict[str, Any]:
     """Return an exec probe of all of a pod's servers."""
     words = ["python3", f"{FOLDER}/probe.py", what, model, address, *map(str, ports)]
-    return {"exec": {"command": words}}
+    return {"exec": {"command": [unexpanded(word) for word in words]}}
 
 
 def probes(
@@ -90,7 +91,7 @@ def probes(
                 "python3",
                 f"{FOLDER}/probe.py",
                 what,
-                model,
+                unexpanded(quote(model)),
                 address.replace("$(POD_IP)", '"$POD_IP"'),
             ]
             + [str(port) for port in ports]

@@ -7,6 +7,7 @@ https://docs.vllm.ai/projects/ascend/en/latest/user_guide/deployment_guide/using
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ascend_v4.catalog.rendering import rendering_catalog
@@ -16,8 +17,9 @@ from ascend_v4.topology.deployment import Deployment
 
 from . import k8s_lws as lws
 from .common import header, resource_name
-from .k8s_common import config_map, metadata, model_of, pod_monitor
-from .k8s_pods import PodGroup, Pods, pods_of
+from .k8s_common import config_map, metadata, model_of
+from .k8s_front import pod_monitor
+from .k8s_pods import PodGroup, Pods, api_ports, pods_of, port_names
 from .targets import RenderOptions
 from .yamltext import Noted, document
 
@@ -38,8 +40,8 @@ PLACE = (
 
 
 def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
-    """Return the notes of the pods, which are those of the LeaderWorkerSet."""
-    return lws.notes(deployment, options)
+    """Return the notes of the pods, which are those of the LeaderWorkerSet, without our router."""
+    return lws.notes(replace(deployment, open_router=False), options)
 
 
 def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:
@@ -50,7 +52,7 @@ def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:
     pods = pods_of(deployment, options)
     refuse(pods)
     model = model_of([p for g in pods.groups for found in g.processes.values() for p in found])
-    names = sorted({n for group in pods.groups for n in lws.port_names(group)}, key=len)
+    names = sorted({n for group in pods.groups for n in port_names(group)}, key=len)
     objects = {
         "probe.yaml": config_map(deployment, options),
         "modelserving.yaml": serving(pods, options, model),
@@ -79,7 +81,7 @@ def refuse(pods: Pods) -> None:
             "render k8s-lws",
         )
     for group in pods.groups:
-        name, ports = group.group.name, lws.api_ports(group)
+        name, ports = group.group.name, api_ports(group)
         if len(name) > MAX_ROLE_NAME:
             raise refused(
                 f"group {name}: the name of a role has {MAX_ROLE_NAME} characters at most",
@@ -91,7 +93,7 @@ def refuse(pods: Pods) -> None:
                 " port of each pod",
                 f"set load_balancing: internal for {name}, or render k8s-lws",
             )
-    if len({port for group in pods.groups for port in lws.api_ports(group)}) > 1:
+    if len({port for group in pods.groups for port in api_ports(group)}) > 1:
         raise refused(
             "the groups listen on different ports, and a ModelServer has one for all",
             "give the groups the same port",
@@ -114,18 +116,17 @@ def connector(pods: Pods) -> str:
 def serving(pods: Pods, options: RenderOptions, model: str) -> dict[str, Any]:
     """Return the ModelServing: a role for each group, a role replica for each replica."""
     deployment = pods.deployment
-    plan = deployment.nodes[0].plan
     roles = []
     for group in pods.groups:
         role: dict[str, Any] = {
             "name": group.group.name,
             "replicas": group.group.replicas,
-            "entryTemplate": placed(lws.template(pods, group, plan, options, model, group.heads())),
+            "entryTemplate": placed(lws.template(pods, group, options, model, group.heads())),
             "workerReplicas": Noted(group.size - 1, "Nodes of a replica beside its first."),
         }
         if group.workers():
             role["workerTemplate"] = placed(
-                lws.template(pods, group, plan, options, model, group.workers())
+                lws.template(pods, group, options, model, group.workers())
             )
         roles.append(role)
     together = {group.group.name: group.group.replicas for group in pods.groups}
@@ -176,7 +177,7 @@ def server(pods: Pods, options: RenderOptions, model: str) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "model": model,
         "inferenceEngine": "vLLM",
-        "workloadPort": {"port": lws.api_ports(pods.groups[0])[0], "protocol": "http"},
+        "workloadPort": {"port": api_ports(pods.groups[0])[0], "protocol": "http"},
         "workloadSelector": chosen,
     }
     if pods.deployment.topology.disaggregated:

@@ -8,19 +8,36 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from ascend_v4.catalog.load import Row, catalog
 from ascend_v4.catalog.rendering import rendering_catalog
+from ascend_v4.core.launch import parse_flags
 from ascend_v4.core.plan import Process
 from ascend_v4.topology.deployment import Deployment
 from ascend_v4.topology.model import Node
 
-__all__ = ["Watched", "metric_row", "series_in", "watched"]
+__all__ = ["RouterMetrics", "Watched", "metric_row", "router_metrics", "series_in", "watched"]
 
 #: Every selector of the catalog has matchers, so a series is a name before a brace.
 SERIES = re.compile(r"([A-Za-z_:][\w:]*)\{")
 DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class RouterMetrics:
+    """Where a router's metrics are; ``loopback`` where only its own node can ask for them."""
+
+    node: Node
+    process: Process
+    address: str
+    loopback: bool = False
+
+    @property
+    def port(self) -> int:
+        """Return the TCP port of the metrics."""
+        return self.process.ports[1].port
 
 
 @dataclass(frozen=True)
@@ -107,10 +124,16 @@ def workload(deployment: Deployment) -> str:
     return next((str(word) for word in named if word), "throughput")
 
 
-def router_metrics(deployment: Deployment) -> tuple[Node, Process, int] | None:
-    """Return the router with the port of its metrics, if it was told one."""
+def router_metrics(deployment: Deployment) -> RouterMetrics | None:
+    """Return where the router's metrics are, if it has any."""
     found = deployment.router()
-    if found is None or "--prometheus-port" not in found[1].argv:
+    if found is None or len(found[1].ports) < 2:
         return None
-    argv = found[1].argv
-    return (*found, int(argv[argv.index("--prometheus-port") + 1]))
+    node, process = found
+    asked = parse_flags(process.argv[1:]).get("prometheus-host")
+    try:
+        bound = ip_address(str(asked))
+    except ValueError:
+        return RouterMetrics(node, process, node.address)
+    address = node.address if bound.is_unspecified else str(bound)
+    return RouterMetrics(node, process, address, bound.is_loopback)

@@ -14,12 +14,14 @@ from ascend_v4.catalog.rendering import rendering_catalog
 from ascend_v4.topology.deployment import Deployment
 
 from .common import header
-from .monitoring import Watched, router_metrics, watched
+from .monitoring import RouterMetrics, Watched, router_metrics, watched
 from .targets import RenderOptions
 from .yamltext import Noted, document
 
 __all__ = ["alert", "render"]
 
+#: Thresholds are where to start from.
+YOURS = ("alerts.yml",)
 #: Seconds between two scrapes; the shortest window of the alerts holds twenty of them.
 SCRAPE_S = 15
 
@@ -48,9 +50,7 @@ def configuration(deployment: Deployment, facts: Watched) -> dict[str, Any]:
     jobs = [vllm_job(deployment, facts)]
     router = router_metrics(deployment)
     if router:
-        node, process, port = router
-        labels = {"deployment": facts.name, "node": node.name, "process": process.name}
-        jobs.append(job("vllm-router", [target(node.address, port, labels)]))
+        jobs.append(router_job(facts, router))
     for row in rendering_catalog().table("exporters"):
         if facts.profile in row.get("profiles", []):
             jobs.append(node_job(deployment, row))
@@ -90,6 +90,21 @@ def vllm_job(deployment: Deployment, facts: Watched) -> Any:
     headless = any(process.role == "headless" for _, process in deployment.processes())
     note = "A headless node has no port: its ranks are series of their head, by the label engine."
     return job("vllm", targets, note if headless else "")
+
+
+def router_job(facts: Watched, router: RouterMetrics) -> Any:
+    """Return the job of the router, with what to change where only its own node can scrape it."""
+    labels = {
+        "deployment": facts.name,
+        "node": router.node.name,
+        "process": router.process.name,
+    }
+    note = (
+        f"It listens on loopback, as its API does: this Prometheus must run on {router.node.name},"
+        " or router.host be an address that it reaches."
+    )
+    found = target(router.address, router.port, labels)
+    return job("vllm-router", [found], note if router.loopback else "")
 
 
 def node_job(deployment: Deployment, row: Row) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from ascend_v4.catalog.rendering import rendering_catalog
+from ascend_v4.core.finding import Finding
 from ascend_v4.topology.deployment import Deployment
 
 from .bash import grace_of
@@ -18,8 +20,12 @@ from .common import header, quote
 from .targets import RenderOptions
 from .yamltext import document
 
-__all__ = ["render"]
+__all__ = ["notes", "render"]
 
+SBATCH = "https://slurm.schedmd.com/sbatch.html"
+
+#: Accounts, limits and the name of the devices are the site's.
+YOURS = ("*.sbatch",)
 #: A job that serves has no end of its own; this is what most partitions still allow.
 TIME_LIMIT = "1-00:00:00"
 ADDRESS, HOST = "@ADDRESS:{}@", "@HOST:{}@"
@@ -69,6 +75,26 @@ done
 # the nodes to drain over their stdin; the first node to end ends the others.
 exec ascend-v4 cluster up -f "$topology"
 """
+
+
+def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
+    """Return what to say about a router on an address that no machine of the job need have."""
+    host = deployment.topology.router.host
+    addresses = {planned.node.address for planned in deployment.nodes}
+    if deployment.router() is None or host in addresses or on_any_machine(host):
+        return []
+    text = f"router.host is {host}, which the machine that the job gets for it may not have"
+    fix = "0.0.0.0 or the address of the router's node, which the job fills in"
+    return [Finding("router-host-fixed", "warn", text, f"router.host: {fix}", SBATCH)]
+
+
+def on_any_machine(host: str) -> bool:
+    """Whether every machine has the address: loopback, or all of its addresses."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:
@@ -132,12 +158,17 @@ def body(deployment: Deployment) -> str:
     nodes = [planned.node for planned in deployment.nodes]
     words = {
         "names": " ".join(quote(node.name) for node in nodes),
-        "interfaces": " ".join(f'"{node.interface}"' for node in nodes),
+        "interfaces": " ".join(double_quoted(node.interface) for node in nodes),
         "step": STEP,
         "job": deployment.topology.name,
         "document": document(topology_data(deployment)),
     }
     return re.sub(r"<<(\w+)>>", lambda found: words[found[1]], BODY)
+
+
+def double_quoted(text: str) -> str:
+    """Return a shell word in double quotes, as a reader would write it."""
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", text) + '"'
 
 
 def topology_data(deployment: Deployment) -> Mapping[str, Any]:
@@ -151,4 +182,10 @@ def topology_data(deployment: Deployment) -> Mapping[str, Any]:
         node["address"] = ADDRESS.format(node["name"])
         host = HOST.format(node["name"])
         node["connect"] = f"exec: srun --nodelist={host} {STEP} --unbuffered"
+    marked = {
+        planned.node.address: ADDRESS.format(planned.node.name) for planned in deployment.nodes
+    }
+    router = data.get("router", {})
+    if router.get("host") in marked:
+        data["router"] = {**router, "host": marked[router["host"]]}
     return {**data, "nodes": nodes}

@@ -7,6 +7,8 @@ https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html.
 
 from __future__ import annotations
 
+import re
+
 from ascend_v4.core.finding import Finding
 from ascend_v4.run.restart import HOPELESS
 from ascend_v4.topology.deployment import Deployment, NodePlan
@@ -19,6 +21,8 @@ from .yamltext import document
 
 __all__ = ["notes", "render", "topology_text"]
 
+#: PATH and CANN's variables are the host's.
+YOURS = ("*.env",)
 #: Where the files are installed on a node.
 HOME = "/etc/ascend-v4"
 #: Beside the chip's own files: what CUDA opens.
@@ -67,6 +71,14 @@ def device_lines(planned: NodePlan) -> list[str]:
     ]
 
 
+def unit_word(text: str) -> str:
+    """Return a word as a unit file has it: quoted where it must be, no specifier in it."""
+    doubled = text.replace("%", "%%")
+    if not re.search(r"[\s\"'\\;]", doubled):
+        return doubled
+    return '"' + re.sub(r'(["\\])', r"\\\1", doubled) + '"'
+
+
 def unit_lines(deployment: Deployment, planned: NodePlan) -> list[str]:
     """Return the [Unit] section: give up after a few failures in an hour."""
     name = deployment.topology.name
@@ -77,7 +89,7 @@ def unit_lines(deployment: Deployment, planned: NodePlan) -> list[str]:
         "Documentation=https://github.com/vllm-project/vllm-ascend",
         "Wants=network-online.target",
         "After=network-online.target",
-        f"RequiresMountsFor={planned.plan.model_path}",
+        f"RequiresMountsFor={unit_word(planned.plan.model_path)}",
         "StartLimitIntervalSec=3h",
         "StartLimitBurst=3",
         "",

@@ -6,7 +6,7 @@ the lines of the file. What a single process breaks comes with the plans as note
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,14 +17,16 @@ from ascend_v4.core.finding import Evidence, Finding, refusing, worst_first
 from ascend_v4.core.rules import fill
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-from .deploy import Draft, chosen, drafted, gathered
+from .deploy import Draft, chosen, drafted, gathered, request_of
 from .deployment import Deployment
 from .lines import Lines, Path
 from .planned_subjects import compiled_of, layout_subjects, router_subject, subjects_of_draft
 from .read import TopologyError, TopologyFile, problem
 from .subjects import Plain, Subject, subjects_of_file
+from .wording import in_file, in_file_words
+from .written import name_findings, places_of_rule
 
-__all__ = ["Checked", "check_topology", "planned", "refuse"]
+__all__ = ["Checked", "check_topology", "planned", "refuse", "verdict"]
 
 #: How many places one finding shows.
 PLACES = 10
@@ -36,6 +38,8 @@ KEY_OF = {
     "unknown-profile": "profile",
     "chip-of-another-profile": "chip",
     "no-profile": "profile",
+    "router-extra": "router",
+    "router-metrics": "router",
 }
 
 
@@ -59,13 +63,21 @@ def planned(file: TopologyFile, catalog: Catalog, models: str = "models") -> Dep
     return checked.deployment
 
 
-def refuse(findings: Iterable[Finding]) -> None:
-    """Raise AscendV4Error (refused, 3) where a finding refuses the deployment."""
+def verdict(findings: Iterable[Finding]) -> ExitCode:
+    """Return the exit code that findings call for: 5 where memory alone refuses, as for serve."""
+    broken = {finding.id for finding in refusing(findings)}
+    if not broken:
+        return ExitCode.DONE
+    return ExitCode.DOES_NOT_FIT if broken == {"does-not-fit"} else ExitCode.REFUSED
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Raise AscendV4Error (refused, 3, or does not fit, 5) where a finding refuses."""
     broken = refusing(findings)
     if broken:
         lines = [f"{where(note)}{note.message} [{note.id}]" for note in broken]
         text = "\n  also ".join(lines)
-        raise AscendV4Error(ExitCode.REFUSED, broken[0].id, text, broken[0].fix)
+        raise AscendV4Error(verdict(findings), broken[0].id, text, broken[0].fix)
 
 
 def where(finding: Finding) -> str:
@@ -88,7 +100,7 @@ def check_topology(file: TopologyFile, catalog: Catalog, models: str = "models")
         ):
             raise
         found = problem(error.message, file.lines.evidence((KEY_OF.get(error.kind, "name"),)))
-        found = replace(found, id=error.kind, fix=error.next)
+        found = replace(found, id=error.kind, fix=in_file_words(error.next))
         if error.code == ExitCode.REFUSED:
             return Checked((found,))
         raise TopologyError([found]) from error
@@ -114,7 +126,17 @@ def checked_file(file: TopologyFile, catalog: Catalog, models: str) -> Checked:
     if any(finding.id == "port-collision" for finding in findings):
         # A plan in which two processes want one port isn't a plan.
         return Checked(findings)
-    return Checked(findings, replace(gathered(draft), findings=findings))
+    made = in_file_notes(gathered(draft))
+    return Checked(findings, replace(made, findings=findings))
+
+
+def in_file_notes(deployment: Deployment) -> Deployment:
+    """Return a deployment whose plans advise in the words of the file that it came from."""
+    nodes = tuple(
+        replace(each, plan=replace(each.plan, notes=tuple(map(in_file, each.plan.notes))))
+        for each in deployment.nodes
+    )
+    return replace(deployment, nodes=nodes)
 
 
 def check_words(file: TopologyFile, plain: Plain) -> None:
@@ -143,7 +165,7 @@ def attempt(call: Callable[[], object], lines: Lines, path: Path) -> list[Findin
         call()
     except AscendV4Error as error:
         found = problem(error.message, lines.evidence(path))
-        return [replace(found, id=error.kind, fix=error.next)]
+        return [replace(found, id=error.kind, fix=in_file_words(error.next))]
     return []
 
 
@@ -174,19 +196,18 @@ class Book:
                     self.broken.setdefault(row["id"], (row, []))[1].append(subject)
 
     def add_notes(self, draft: Draft) -> None:
-        """Take over the notes of the plans, each with the lines of the groups that have it."""
-        groups: dict[Finding, list[int]] = {}
-        for place, group in enumerate(draft.topology.groups):
-            for compiled in draft.compiled[group.name]:
-                for note in [*compiled.plan.notes, *fit_notes(draft, place, compiled)]:
-                    places = groups.setdefault(note, [])
-                    if place not in places:
-                        places.append(place)
+        """Take over the notes of the plans, each with the lines that cause it.
+
+        Those are what the file states of what the rule looks at, else the group itself.
+        """
+        found: dict[Finding, list[Path]] = {}
+        for note, path in notes_of(draft):
+            found.setdefault(note, []).append(path)
         covered = {name for row, _ in self.broken.values() for name in row.get("covers", ())}
-        for note, places in groups.items():
+        for note, paths in found.items():
             if note.id not in covered:
-                seen = [self.lines.evidence(("groups", place)) for place in places]
-                self.notes.append(replace(note, evidence=tuple(seen[:PLACES])))
+                seen = dict.fromkeys(self.lines.evidence(path) for path in paths)
+                self.notes.append(replace(note, evidence=tuple(seen)[:PLACES]))
 
     def findings(self) -> tuple[Finding, ...]:
         """Return every finding, the gravest first, in the order of the catalog."""
@@ -219,6 +240,20 @@ class Book:
             paths.append(subject.places.get(at, key))
             paths += [path for path in subject.also if self.lines.has(path)]
         return tuple(dict.fromkeys(self.lines.evidence(path) for path in paths))
+
+
+def notes_of(draft: Draft) -> Iterator[tuple[Finding, Path]]:
+    """Yield what is wrong with each group's own launch, with the places in the file."""
+    topology, catalog = draft.topology, draft.catalog
+    for place, group in enumerate(topology.groups):
+        for compiled in draft.compiled[group.name]:
+            for note in [*compiled.plan.notes, *fit_notes(draft, place, compiled)]:
+                stated = places_of_rule(topology, place, note.id, catalog)
+                for path in stated or [("groups", place)]:
+                    yield in_file(note), path
+        head, request = compiled_of(draft, group), request_of(topology, group)
+        for finding, path in name_findings(topology, place, request, head, catalog):
+            yield in_file(finding), path
 
 
 def fit_notes(draft: Draft, place: int, compiled: Any) -> list[Finding]:

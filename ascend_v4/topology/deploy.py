@@ -13,10 +13,11 @@ from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.core.compiler import Compiled, choices_of, compile_plan, relaunch
+from ascend_v4.core.conditions import applies
 from ascend_v4.core.finding import worst_first
 from ascend_v4.core.launch import Launch
-from ascend_v4.core.placement import Placement, is_placed
-from ascend_v4.core.plan import LaunchPlan, Process
+from ascend_v4.core.placement import Placement, inserted, is_placed
+from ascend_v4.core.plan import LaunchPlan, Port, Process
 from ascend_v4.core.process import build_process
 from ascend_v4.core.request import OPTION_NAMES, LaunchRequest
 from ascend_v4.errors import AscendV4Error, ExitCode
@@ -24,7 +25,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .deployment import Deployment, NodePlan
 from .model import Group, Node, Topology
 from .place import GroupSizes, PortBook, Sides, place_group, replica_nodes
-from .router import router_node, router_process
+from .router import asks_no_key, router_node, router_ports, router_process, router_row
 
 __all__ = ["Draft", "chosen", "deploy", "drafted", "gathered", "request_of"]
 
@@ -56,6 +57,7 @@ def request_of(topology: Topology, group: Group) -> LaunchRequest:
     return LaunchRequest(
         **asked,
         extra=tuple(group.extra),
+        env=topology.env_of(group),
         allow_unvalidated=topology.allow_unvalidated,
         origins=dict.fromkeys(asked, "file"),
     )
@@ -104,13 +106,19 @@ class Draft:
             "nodes": len(nodes),
             "replica_nodes": len(nodes),
             "devices": whole // sharing,
-            "connector": self.topology.connector or "",
+            **asked_transfer(self.topology),
         }
         request = request_of(self.topology, group)
         if group.devices or sharing > 1 or any(node.devices for node in nodes):
             # A part of a node was asked for, as with --devices: the layout is made to fit.
             request = replace(request, devices=placed["devices"])
         return choices_of(request, self.catalog, self.models, placed)
+
+
+def asked_transfer(topology: Topology) -> dict[str, Any]:
+    """Return how KV is to move between processes, as far as the file says it."""
+    pool = topology.kv_pool.backend if topology.kv_pool else ""
+    return {"connector": topology.connector or "", "kv_pool": pool}
 
 
 def sizes_of(group: Group, facts: Mapping[str, Any]) -> GroupSizes:
@@ -139,17 +147,33 @@ def drafted(topology: Topology, catalog: Catalog, models: str = "models") -> Dra
     draft.facts, sizes = chosen(draft)
     sides = Sides(side(topology, sizes, "prefill"), side(topology, sizes, "decode"))
     router_at = router_node(topology, sizes)
+    ports: tuple[Port, ...] = ()
     if router_at is not None:
-        draft.book.taken.add((router_at.name, topology.router.port))
+        facts = next(iter(draft.facts.values()))
+        ports = router_ports(topology, facts, devices[router_at.name], catalog)
+        draft.book.taken |= {(router_at.name, port.port) for port in ports}
     engine_id = 0
     for group in topology.groups:
         ids = {group.name: engine_id}
-        placed = place_group(topology, group, sizes[group.name], sides, devices, draft.book, ids)
+        size = sizes[group.name]
+        used = stated_ports(draft.facts[group.name], size, catalog)
+        placed = place_group(topology, group, size, sides, devices, draft.book, ids, used)
         engine_id += group.replicas
-        plan_group(draft, group, sizes[group.name], placed)
+        plan_group(draft, group, size, placed)
     if router_at is not None:
-        add_router(draft, router_at, draft.facts)
+        add_router(draft, router_at, draft.facts, ports)
     return draft
+
+
+def stated_ports(facts: Mapping[str, Any], sizes: GroupSizes, catalog: Catalog) -> set[str]:
+    """Return which facts the settings of a group insert, so which ports its launches state."""
+    known = {
+        **facts,
+        "data_parallel_size": sizes.data_parallel,
+        "load_balancing": sizes.load_balancing,
+    }
+    rows = (r for r in catalog.table("settings") if applies(r.get("when", {}), known, catalog))
+    return {name for row in rows for name in inserted(row)}
 
 
 def chosen(draft: Draft) -> tuple[dict[str, Mapping[str, Any]], dict[str, GroupSizes]]:
@@ -210,15 +234,29 @@ def compiled_shape(
     draft: Draft, group: Group, request: LaunchRequest, placement: Placement
 ) -> Shape:
     """Return a shape of a group, compiled for the first process that has it."""
-    known = {"connector": draft.topology.connector or ""}
+    known = asked_transfer(draft.topology)
     compiled = compile_plan(request, draft.catalog, draft.models, placement, known)
     reasons = draft.rows.setdefault(group.name, {})
     for path, row in compiled.rows.items():
         # A row that takes a flag away (a headless node's) is no reason for the head's.
         if path not in reasons or row["value"] is not None:
             reasons[path] = row
+    reasons |= stated_reasons(draft.topology, group)
     draft.compiled.setdefault(group.name, []).append(compiled)
     return Shape(compiled, {path: row for path, row in compiled.rows.items() if is_placed(row)})
+
+
+def stated_reasons(topology: Topology, group: Group) -> dict[str, Row]:
+    """Return why a group has the variables that the file states, as rows that renderers quote."""
+    return {
+        f"env.{name}": {
+            "set": f"env.{name}",
+            "value": value,
+            "reason": "from env of the topology",
+            "source": f"group {group.name}" if name in group.env else "all groups",
+        }
+        for name, value in topology.env_of(group).items()
+    }
 
 
 def add_notes(draft: Draft, node: str, plan: LaunchPlan) -> None:
@@ -245,12 +283,16 @@ def copied(tree: dict[str, Any]) -> dict[str, Any]:
     return {key: copied(value) if isinstance(value, dict) else value for key, value in tree.items()}
 
 
-def add_router(draft: Draft, node: Node, chosen: Mapping[str, Mapping[str, Any]]) -> None:
+def add_router(
+    draft: Draft, node: Node, chosen: Mapping[str, Mapping[str, Any]], ports: tuple[Port, ...]
+) -> None:
     """Add what clients talk to, on its node."""
     facts = next(iter(chosen.values()))
     plan = next(iter(draft.plans.values()))
     deadline = max(p.deadline_s for processes in draft.processes.values() for p in processes)
-    process = router_process(draft.topology, node, facts, draft.placements, deadline, draft.catalog)
+    process = router_process(
+        draft.topology, node, facts, draft.placements, ports, deadline, draft.catalog
+    )
     draft.router = (node, process)
     draft.plans.setdefault(node.name, plan)
     draft.processes.setdefault(node.name, []).append(process)
@@ -268,7 +310,16 @@ def gathered(draft: Draft) -> Deployment:
     ends = [process for _, process in found.processes() if process.ready]
     last = next((process for process in ends if process.role == "router"), None)
     chosen = last or ends[0]
-    return replace(found, endpoint=chosen.ready.url if chosen.ready else "")
+    return replace(
+        found,
+        endpoint=chosen.ready.url if chosen.ready else "",
+        open_router=draft.router is not None and asks_no_key(router_of(draft)),
+    )
+
+
+def router_of(draft: Draft) -> Row:
+    """Return the catalog row of the draft's router."""
+    return router_row(draft.topology, next(iter(draft.facts.values())), draft.catalog)
 
 
 def node_plan(draft: Draft, node: Node) -> LaunchPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ascend_v4.core.finding import Finding
@@ -30,7 +31,8 @@ class Deployment:
 
     ``rows`` says which catalog row stated each value, by group and path (``env.NAME``,
     ``flag.name``): what renderers quote as reasons. ``findings`` are those of the whole;
-    each plan's own notes stay with the plan.
+    each plan's own notes stay with the plan. ``open_router`` tells that the router answers
+    clients that send no key.
     """
 
     topology: Topology
@@ -38,6 +40,7 @@ class Deployment:
     endpoint: str
     findings: tuple[Finding, ...] = ()
     rows: dict[str, dict[str, Row]] = field(default_factory=dict)
+    open_router: bool = False
 
     def node_plan(self, name: str) -> NodePlan:
         """Return the plan of a node; raises KeyError for a node that runs nothing."""
@@ -48,6 +51,10 @@ class Deployment:
 
     def processes(self) -> list[tuple[Node, Process]]:
         """Return every process with its node, in the order of the file, router last."""
+        return list(self._processes)
+
+    @cached_property
+    def _processes(self) -> list[tuple[Node, Process]]:
         pairs = [
             (planned.node, process) for planned in self.nodes for process in planned.plan.processes
         ]
@@ -55,18 +62,41 @@ class Deployment:
 
     def router(self) -> tuple[Node, Process] | None:
         """Return the router with its node, if there is one."""
-        return next((pair for pair in self.processes() if pair[1].role == "router"), None)
+        last = self._processes[-1:]
+        return next((pair for pair in last if pair[1].role == "router"), None)
 
     def group_of(self, process: Process) -> str:
         """Return the name of the group that a server process belongs to."""
-        names = sorted((g.name for g in self.topology.groups), key=len, reverse=True)
-        return next((name for name in names if process.name.startswith(f"{name}-")), "")
+        return next((name for name in self._groups if process.name.startswith(f"{name}-")), "")
+
+    @cached_property
+    def _groups(self) -> list[str]:
+        return sorted((g.name for g in self.topology.groups), key=len, reverse=True)
+
+    @cached_property
+    def flag_rows(self) -> dict[tuple[str, str], list[tuple[str, Row]]]:
+        """Return the rows behind each flag by group and flag, each with its key.
+
+        The key is that inside a JSON-valued flag, ``""`` for the flag itself.
+        """
+        found: dict[tuple[str, str], list[tuple[str, Row]]] = {}
+        for group, rows in self.rows.items():
+            for path, row in rows.items():
+                kind, _, rest = path.partition(".")
+                name, _, key = rest.partition(".")
+                if kind == "flag":
+                    found.setdefault((group, name), []).append((key, row))
+        return found
 
     def notes(self) -> list[Finding]:
         """Return the whole's findings and every plan's notes, each once.
 
         A finding of the whole that took over a plan's note with its lines stands for it.
         """
+        return list(self._notes)
+
+    @cached_property
+    def _notes(self) -> list[Finding]:
         every = [*self.findings, *(note for planned in self.nodes for note in planned.plan.notes)]
         once: dict[tuple[str, str], Finding] = {}
         for note in every:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from ascend_v4.catalog.load import Catalog, Row, nearest
 from ascend_v4.core.request import LaunchRequest
 from ascend_v4.errors import AscendV4Error, ExitCode
+
+from .model import NAME
+from .subjects import address_kind, same_address
 
 __all__ = ["Start", "shape_row", "start_text"]
 
@@ -26,6 +30,7 @@ DECIDED = {
     "tensor_parallel_size": "",
     "data_parallel_size": "",
 }
+NAME_SAYS = "up to 42 lower-case letters, digits and inner dashes"
 PREFIX = {"prefill": "p", "decode": "d", "mixed": "n"}
 
 
@@ -66,6 +71,7 @@ def start_text(start: Start, catalog: Catalog) -> str:
     """
     shape = shape_row(start.shape, catalog)
     check_options(shape, start)
+    check_nodes(start.nodes)
     members, names = dealt(shape, start)
     chip = start.request.chip or shape["chip"]
     lines = [
@@ -82,7 +88,7 @@ def start_text(start: Start, catalog: Catalog) -> str:
     for group in shape["groups"]:
         lines += group_lines(group, members[group["name"]], start, chip, catalog)
     if routed(shape, members):
-        lines += router_lines(start)
+        lines += router_lines(shape, start)
     return "\n".join(lines) + "\n"
 
 
@@ -117,6 +123,29 @@ def check_options(shape: Row, start: Start) -> None:
     if wrong:
         raise AscendV4Error(
             ExitCode.USAGE, "shape-option", "; ".join(wrong), "ascend-v4 topology shapes"
+        )
+
+
+def check_nodes(nodes: Sequence[tuple[str, str]]) -> None:
+    """Raise AscendV4Error (usage) for names and addresses that no deployment can have."""
+    wrong: list[str] = []
+    owner: dict[str, str] = {}
+    names: set[str] = set()
+    for name, address in nodes:
+        if not re.fullmatch(NAME, name):
+            wrong.append(f"'{name}' is no name of a node: {NAME_SAYS}")
+        if name in names:
+            wrong.append(f"two nodes are called {name}")
+        kind = address_kind(address)
+        if kind in ("broken", "any"):
+            wrong.append(f"'{address}' of node {name} is no IP address or host name of a machine")
+        other = owner.setdefault(same_address(address), name)
+        if other != name:
+            wrong.append(f"node {name} has the address of node {other}, {address}")
+        names.add(name)
+    if wrong:
+        raise AscendV4Error(
+            ExitCode.USAGE, "bad-node", "; ".join(wrong), "--node NAME=ADDRESS for each machine"
         )
 
 
@@ -173,9 +202,23 @@ def top_lines(shape: Row, start: Start, chip: str) -> Iterator[str]:
     if options:
         yield "options:"
         yield from (f"  {name}: {scalar(value)}" for name, value in options.items())
+    yield from pool_lines(shape)
     if start.allow_unvalidated or request.allow_unvalidated:
         yield "# Nobody has published this layout for this release."
         yield "allow_unvalidated: true"
+
+
+def pool_lines(shape: Row) -> Iterator[str]:
+    """Yield the KV pool of a shape and the variables of its servers, each below its reason."""
+    if shape.get("kv_pool"):
+        yield "# KV that every replica may read; --kv-transfer-config follows from it."
+        yield "kv_pool:"
+        yield from (f"  {key}: {scalar(value)}" for key, value in shape["kv_pool"].items())
+    if shape.get("env"):
+        yield "env:"
+        for each in shape["env"]:
+            yield from (f"  # {line}" for line in each["reason"].splitlines())
+            yield f"  {each['name']}: {scalar(each['value'])}"
 
 
 def node_lines(
@@ -223,10 +266,14 @@ def data_parallel(group: Row, nodes: int, chip: str, catalog: Catalog) -> int:
     return nodes * int(per_node or catalog.chip(chip)["devices_per_node"])
 
 
-def router_lines(start: Start) -> Iterator[str]:
+def router_lines(shape: Row, start: Start) -> Iterator[str]:
     """Yield where clients connect to."""
     asked: Mapping[str, Any] = start.request.asked()
-    yield "# What clients talk to. Beyond loopback it wants a key: api_key_file in options."
+    if any("role" in group for group in shape["groups"]):
+        yield "# What clients talk to. It asks no client for a key, api_key_file or not: beyond"
+        yield "# loopback, put a proxy that asks for one before it."
+    else:
+        yield "# What clients talk to. Beyond loopback it wants a key: api_key_file in options."
     yield "router:"
     yield f"  host: {scalar(asked.get('host', '127.0.0.1'))}"
     yield f"  port: {scalar(asked.get('port', 8000))}"

@@ -10,6 +10,8 @@ import yaml
 
 from ascend_v4.core.finding import Evidence
 
+from .variables import read_variables
+
 __all__ = ["BadYaml", "Lines", "Path", "load"]
 
 Path = tuple[str | int, ...]
@@ -71,14 +73,16 @@ def load(text: str, file: str) -> tuple[Any, Lines, list[tuple[Path, int]]]:
         node = loader.get_single_node()
         numbers: dict[Path, int] = {}
         twice: list[tuple[Path, int]] = []
+        shown = text.splitlines()
         if node is not None:
             walk(node, (), numbers, twice, set())
+            read_variables(node, shown)
         data = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
         raise bad(error, text) from error
     except (ValueError, RecursionError) as error:
         raise BadYaml(f"a value that YAML can't hold: {error}", 1) from error
-    return data, Lines(file, tuple(text.splitlines()), numbers), twice
+    return data, Lines(file, tuple(shown), numbers), twice
 
 
 def check_depth(text: str) -> None:
@@ -119,7 +123,7 @@ def walk(
     if isinstance(node, yaml.CollectionNode):
         seen.add(id(node))
     for part, mark, child in children(node):
-        below = (*path, part)
+        below = (*path, path_name(part, path))
         if below in numbers and isinstance(node, yaml.MappingNode):
             twice.append((below, mark))
         numbers[below] = mark
@@ -131,12 +135,12 @@ def children(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:merge":
-                yield path_name(str(key.value)), key.start_mark.line + 1, value
+                yield str(key.value), key.start_mark.line + 1, value
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield index, item.start_mark.line + 1, item
 
 
-def path_name(key: str) -> str:
+def path_name(key: str | int, path: Path) -> str | int:
     """Return a key as the model names it: options take dashes for underscores."""
-    return key.replace("-", "_")
+    return key if isinstance(key, int) or path[-1:] == ("env",) else key.replace("-", "_")

@@ -10,13 +10,14 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-__all__ = ["Group", "Node", "Options", "Router", "Topology", "json_schema"]
+__all__ = ["NAME", "Group", "Node", "Options", "Router", "Topology", "json_schema"]
 
 #: Names become file, container, unit and Kubernetes names, so they follow RFC 1123.
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
+NAME = r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=NAME)]
 PortNumber = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 
@@ -54,6 +55,23 @@ def with_underscores(options: Any) -> Any:
 
 
 Options = Annotated[LaunchOptions, BeforeValidator(with_underscores)]
+
+
+def number_as_text(value: Any) -> Any:
+    """Return a number as the text that an environment holds; anything else as it is."""
+    return str(value) if type(value) in (int, float) else value
+
+
+#: Variables of the environment; a line break would not survive the unit and env files.
+Env = dict[
+    Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
+    Annotated[
+        str,
+        BeforeValidator(number_as_text),
+        Field(pattern=r"^[^\x00-\x1f\x7f]*$"),
+        WithJsonSchema({"type": ["string", "number"], "pattern": r"^[^\x00-\x1f\x7f]*$"}),
+    ],
+]
 
 
 class Strict(BaseModel):
@@ -99,6 +117,16 @@ class Group(Strict):
         description="launch options of this group: max_num_seqs, context, …",
     )
     extra: list[str] = Field(default_factory=list, description="arguments after --, as on serve")
+    env: Env = Field(
+        default_factory=dict,
+        description="variables of this group's servers, over those of all",
+    )
+
+
+class KvPool(Strict):
+    """Where the replicas keep KV that all of them may read, beside what moves to decode."""
+
+    backend: Literal["mooncake", "memcache"] = "mooncake"
 
 
 class Router(Strict):
@@ -108,6 +136,9 @@ class Router(Strict):
     node: Name | None = Field(default=None, description="the first node by default")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: PortNumber = 8000
+    metrics_port: PortNumber | None = Field(
+        default=None, description="Prometheus port of vllm-router; 29000 by default"
+    )
     extra: list[str] = Field(default_factory=list, description="arguments added to the router's")
 
 
@@ -126,7 +157,9 @@ class Topology(Strict):
         default=None, description="directory of the weights on every node"
     )
     connector: str | None = Field(default=None, description="KV connector of prefill and decode")
+    kv_pool: KvPool | None = Field(default=None, description="KV that all replicas share")
     options: Options = Field(default_factory=lambda: LaunchOptions())
+    env: Env = Field(default_factory=dict, description="variables of every server: NAME: value")
     allow_unvalidated: Annotated[bool, Field(strict=True)] = False
     nodes: Annotated[list[Node], Field(min_length=1)]
     groups: Annotated[list[Group], Field(min_length=1)]
@@ -139,6 +172,10 @@ class Topology(Strict):
     @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
+
+    def env_of(self, group: Group) -> dict[str, str]:
+        """Return the variables that the file states for a group's servers."""
+        return {**self.env, **group.env}
 
     @property
     def disaggregated(self) -> bool:

@@ -5,7 +5,7 @@ Pure: from the file and the parallel sizes of its groups to placements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -104,16 +104,17 @@ def place_group(
     devices: Mapping[str, int],
     book: PortBook,
     engine_ids: Mapping[str, int],
+    ports: Collection[str],
 ) -> list[Placement]:
     """Return the placement of every server process of a group.
 
     ``devices`` tells each node's logical devices, ``engine_ids`` the first engine id of
-    each group.
+    each group, ``ports`` which of the ports beside the API's its launches state.
     """
     found = []
     for index, nodes in enumerate(replica_nodes(topology, group)):
         nth = index % replicas_on_node(topology, group)
-        shared = Replica(topology, group, sizes, sides, nodes, index, nth, devices, book)
+        shared = Replica(topology, group, sizes, sides, nodes, index, nth, devices, book, ports)
         found += shared.placements(engine_ids.get(group.name, 0) + index)
     return found
 
@@ -131,6 +132,7 @@ class Replica:
     nth: int
     devices: Mapping[str, int]
     book: PortBook
+    ports: Collection[str]
 
     @cached_property
     def all_devices(self) -> int:
@@ -168,7 +170,6 @@ class Replica:
         sizes, group = self.sizes, self.group
         internal = sizes.load_balancing == "internal"
         headless = internal and place > 0
-        mixed = group.role == "mixed"
         if rank is not None:
             width = sizes.tensor_parallel
             ids = ids[rank * width : (rank + 1) * width]
@@ -192,7 +193,7 @@ class Replica:
             port=0 if headless else self.api_port(node),
             engine_id=str(engine_id),
             kv_offset=(first + (rank or 0)) * sizes.tensor_parallel,
-            bootstrap_port=0 if mixed else self.book.take([node.name], BOOTSTRAP_PORT),
+            **({} if internal else self.bootstrap_port(node)),
             **shared,
             **self.sides.facts(),
         )
@@ -211,14 +212,25 @@ class Replica:
 
     def shared_ports(self) -> dict[str, int]:
         """Return the ports that a replica states once: the engine adds each rank to them."""
-        names = [node.name for node in self.nodes]
-        ports = {"rpc_port": self.book.take(names[:1], RPC_PORT)}
-        if self.group.role != "mixed":
-            ranks = self.sizes.data_parallel * self.sizes.tensor_parallel
-            ports["kv_port"] = self.book.take(names, KV_PORT, ranks, KV_STEP)
-            width = self.sizes.data_parallel
-            ports["side_channel_port"] = self.book.take(names, SIDE_CHANNEL_PORT, width)
-        return ports
+        names, width = [node.name for node in self.nodes], self.sizes.data_parallel
+        found = {}
+        if "rpc_port" in self.ports:
+            found["rpc_port"] = self.book.take(names[:1], RPC_PORT)
+        if "kv_port" in self.ports:
+            ranks = width * self.sizes.tensor_parallel
+            found["kv_port"] = self.book.take(names, KV_PORT, ranks, KV_STEP)
+        if "side_channel_port" in self.ports:
+            found["side_channel_port"] = self.book.take(names, SIDE_CHANNEL_PORT, width)
+        if self.sizes.load_balancing == "internal":
+            # Rank 0 listens for all; the other nodes of the replica ask it there.
+            found |= self.bootstrap_port(self.nodes[0])
+        return found
+
+    def bootstrap_port(self, node: Node) -> dict[str, int]:
+        """Return a port of the node where the router and peers ask for engine ids, if any is."""
+        if "bootstrap_port" not in self.ports:
+            return {}
+        return {"bootstrap_port": self.book.take([node.name], BOOTSTRAP_PORT)}
 
 
 def needs_router(topology: Topology) -> bool:

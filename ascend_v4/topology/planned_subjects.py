@@ -12,8 +12,9 @@ from ascend_v4.errors import AscendV4Error
 
 from .lines import Path
 from .place import node_devices, replica_nodes
-from .router import ends_of
-from .subjects import Plain, Subject
+from .router import asks_no_key, ends_of, router_node, router_row
+from .subjects import Plain, Subject, address_kind, same_address
+from .written import written_at
 
 if TYPE_CHECKING:
     from ascend_v4.core.compiler import Compiled
@@ -31,6 +32,7 @@ def subjects_of_draft(plain: Plain, draft: Draft) -> Iterator[Subject]:
     yield from pair_subjects(draft)
     yield from replica_subjects(draft)
     yield from memory_subjects(draft)
+    yield from pool_subjects(draft)
     yield from Ports(plain, draft).subjects()
 
 
@@ -68,14 +70,12 @@ def router_subject(
     plain: Plain, facts: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, GroupSizes]
 ) -> Subject:
     """Return what stands before the servers."""
-    from .router import router_node, router_row
-
     topology, first = plain.topology, next(iter(facts.values()))
     node = router_node(topology, sizes)
-    found, hint = True, ""
+    found, hint, silent = True, "", False
     if node is not None:
         try:
-            router_row(topology, first, plain.catalog)
+            silent = asks_no_key(router_row(topology, first, plain.catalog))
         except AscendV4Error:
             known = dict.fromkeys(
                 c for r in plain.catalog.table("routers") for c in r["connectors"]
@@ -90,14 +90,25 @@ def router_subject(
             "wanted": node is not None,
             "found": found,
             "hint": hint,
-            "ends": sum(ends_of(sizes[g.name]) * g.replicas for g in topology.groups),
+            "ends": ends_of(topology, sizes),
             "host": host,
-            "loopback": host in ("127.0.0.1", "::1", "localhost"),
+            "host_kind": address_kind(host),
+            "host_of": node_at(plain, host),
+            "loopback": address_kind(host) == "loopback",
             "key": bool(topology.options.get("api_key_file")),
+            "asks_no_key": silent,
+            "guard": "behind a proxy that asks for a key" if silent else "with an API key",
             "node": node.name if node else "",
         },
         ("router",),
     )
+
+
+def node_at(plain: Plain, host: str) -> str:
+    """Return the name of the node with an address, or ``""``."""
+    wanted = same_address(host)
+    nodes = plain.topology.nodes
+    return next((node.name for node in nodes if same_address(node.address) == wanted), "")
 
 
 def compiled_of(draft: Draft, group: Group) -> Compiled:
@@ -147,7 +158,36 @@ def memory_subjects(draft: Draft) -> Iterator[Subject]:
     for place, group in enumerate(draft.topology.groups):
         facts = memory_facts(compiled_of(draft, group))
         if facts:
-            yield Subject("memory", {"group": group.name, **facts}, ("groups", place))
+            buffer = written_at(draft.topology, place, "env.HCCL_BUFFSIZE")
+            places = {"env": buffer or ("groups", place)}
+            yield Subject("memory", {"group": group.name, **facts}, ("groups", place), places)
+
+
+def pool_subjects(draft: Draft) -> Iterator[Subject]:
+    """Yield each group of a KV pool with the first one that hashes blocks otherwise.
+
+    Groups of other pools (another back-end, another configuration) are not compared.
+    """
+    first: dict[tuple[str, str], tuple[int, str]] = {}
+    for place, group in enumerate(draft.topology.groups):
+        facts = compiled_of(draft, group).facts
+        if not facts.get("kv_pool"):
+            continue
+        seed = str(look_up(facts, "env.PYTHONHASHSEED") or "")
+        config = str(look_up(facts, "env.MOONCAKE_CONFIG_PATH") or "")
+        at, other = first.setdefault((facts["kv_pool"], config), (place, seed))
+        paths = [written_at(draft.topology, p, "env.PYTHONHASHSEED") for p in (place, at)]
+        yield Subject(
+            "pool",
+            {
+                "group": group.name,
+                "seed": seed or "none",
+                "other": draft.topology.groups[at].name,
+                "other_seed": other or "none",
+            },
+            paths[0] or ("groups", place),
+            also=(paths[1] or ("groups", at),),
+        )
 
 
 def memory_facts(compiled: Compiled) -> dict[str, Any]:

@@ -145,6 +145,8 @@ def sentence(detail: ErrorDetails, data: Mapping[str, Any]) -> str:
     where, key = named(loc[:-1], data), loc[-1] if loc else "topology"
     if isinstance(key, int):
         where, key = named(loc[:-2], data), f"item {key + 1} of {loc[-2]}"
+    if "env" in loc[-3:-1]:
+        return f"{named(env_path(loc), data)}: {variable_sentence(detail)}"
     if detail["type"] == "missing":
         return f"{where}: {key} is missing"
     if detail["type"] == "extra_forbidden":
@@ -154,6 +156,22 @@ def sentence(detail: ErrorDetails, data: Mapping[str, Any]) -> str:
     if detail["type"] == "too_short":
         return f"{where}: {key} must have at least one item"
     return f"{where}: {key} {wants(detail)}, not {shown(detail['input'])}"
+
+
+def env_path(loc: Path) -> Path:
+    """Return the ``env`` that a place within one belongs to."""
+    return loc[: loc.index("env") + 1]
+
+
+def variable_sentence(detail: ErrorDetails) -> str:
+    """Return what is wrong with a variable; its value is not repeated, it may be a secret."""
+    loc = detail["loc"]
+    name = loc[loc.index("env") + 1]
+    if loc[-1] == "[key]":
+        return f"{name!r} is no name of a variable: letters, digits and underscores"
+    if detail["type"] == "string_pattern_mismatch":
+        return f"the value of {name} must be one line of text"
+    return f"the value of {name} must be text or a number; true and false go in quotes"
 
 
 def guess(key: str, known: list[str]) -> str:
@@ -219,7 +237,7 @@ def named(path: Path, data: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=64)
 def known_keys_of(kind: str) -> tuple[str, ...]:
     """Return the keys of a part of a topology."""
-    from .model import Group, LaunchOptions, Node, Router, Topology
+    from .model import Group, KvPool, LaunchOptions, Node, Router, Topology
 
     if kind == "options":
         return tuple(LaunchOptions.__annotations__)
@@ -227,6 +245,7 @@ def known_keys_of(kind: str) -> tuple[str, ...]:
         "nodes": Node,
         "groups": Group,
         "router": Router,
+        "kv_pool": KvPool,
         "": Topology,
     }
     fields = models[kind].model_fields

@@ -7,6 +7,7 @@ catalog says which facts break which rule.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row, nearest
 from ascend_v4.core.launch import parse_flags
+from ascend_v4.core.placement import is_placed
 
 from .lines import Path
 from .model import Group, Node, Topology
 from .place import replicas_on_node
+from .variables import looks_secret
 
-__all__ = ["Plain", "Subject", "subjects_of_file"]
+__all__ = ["Plain", "Subject", "address_kind", "same_address", "subjects_of_file"]
 
 #: How many unknown nodes of a group get the nearest known name.
 HINTS = 5
@@ -101,6 +104,8 @@ def subjects_of_file(plain: Plain) -> Iterator[Subject]:
         yield from member_subjects(plain, group, place)
         yield group_subject(plain, group, place)
         yield from flag_subjects(group, place)
+    yield from variable_subjects(plain)
+    yield from path_subjects(plain)
     yield from overlap_subjects(plain)
 
 
@@ -115,6 +120,8 @@ def topology_subject(plain: Plain) -> Subject:
     facts = {
         **{role: roles[role] for role in ("prefill", "decode", "mixed")},  # type: ignore[index]
         "nodes": len(topology.nodes),
+        "kv_pool": topology.kv_pool.backend if topology.kv_pool else "",
+        "profile": plain.chip(topology.nodes[0])["profile"],
         "router_node": node,
         "router_known": node in plain.index,
         "router_hint": "" if node in plain.index else hint(plain, node),
@@ -125,7 +132,7 @@ def topology_subject(plain: Plain) -> Subject:
 def address_kind(address: str) -> str:
     """Return what an address is: ip, any, loopback, placeholder, name or broken."""
     try:
-        ip = ipaddress.ip_address(address.strip("[]"))
+        ip = ipaddress.ip_address(address)
     except ValueError:
         if address.lower() == "localhost":
             return "loopback"
@@ -148,7 +155,7 @@ def host_name(address: str) -> bool:
 def same_address(address: str) -> str:
     """Return an address in the one form in which two spellings are equal."""
     try:
-        return ipaddress.ip_address(address.strip("[]")).compressed
+        return ipaddress.ip_address(address).compressed
     except ValueError:
         return address.lower().rstrip(".")
 
@@ -216,6 +223,7 @@ def group_subject(plain: Plain, group: Group, place: int) -> Subject:
     facts = {
         "name": group.name,
         "twin": any(other.name == group.name for other in plain.topology.groups[:place]),
+        "inside": group_around(plain, group),
         "replicas": group.replicas,
         "nodes": len(group.nodes),
         "left_over": more % fewer,
@@ -233,10 +241,54 @@ def group_subject(plain: Plain, group: Group, place: int) -> Subject:
     return Subject("group", facts, ("groups", place))
 
 
+def group_around(plain: Plain, group: Group) -> str:
+    """Return the group whose servers have names that begin as this group's name, or ``""``."""
+    names = (other.name for other in plain.topology.groups)
+    return next((n for n in names if re.match(re.escape(n) + r"-\d+(-|$)", group.name)), "")
+
+
 def flag_subjects(group: Group, place: int) -> Iterator[Subject]:
     """Yield the flags that a group adds."""
     for flag in parse_flags(tuple(group.extra)):
         yield Subject("flag", {"group": group.name, "flag": flag}, ("groups", place))
+
+
+def variable_subjects(plain: Plain) -> Iterator[Subject]:
+    """Yield the variables that the file states; ``placed`` are those of each process's own."""
+    placed = {
+        row["set"].removeprefix("env.")
+        for row in plain.catalog.table("settings")
+        if row["set"].startswith("env.") and is_placed(row)
+    }
+    topology = plain.topology
+    stated: list[tuple[str, Path, Mapping[str, str]]] = [("env", ("env",), topology.env)]
+    for place, group in enumerate(topology.groups):
+        stated.append((f"env of group {group.name}", ("groups", place, "env"), group.env))
+    for where, path, env in stated:
+        for name in env:
+            facts = {
+                "name": name,
+                "where": where,
+                "placed": name in placed,
+                "secret": looks_secret(name),
+            }
+            yield Subject("variable", facts, (*path, name))
+
+
+def path_subjects(plain: Plain) -> Iterator[Subject]:
+    """Yield the paths that the file states, of weights and of keys."""
+    topology = plain.topology
+    stated: list[tuple[Path, str | None]] = [(("model_dir",), topology.model_dir)]
+    stated.append((("options", "api_key_file"), topology.options.get("api_key_file")))
+    for place, group in enumerate(topology.groups):
+        key: Path = ("groups", place, "options", "api_key_file")
+        stated.append((key, group.options.get("api_key_file")))
+    profile = plain.chip(topology.nodes[0])["profile"]
+    for path, value in stated:
+        if value is not None:
+            absolute = value.startswith("/")
+            facts = {"key": path[-1], "value": value, "absolute": absolute, "profile": profile}
+            yield Subject("path", facts, path)
 
 
 def overlap_subjects(plain: Plain) -> Iterator[Subject]:

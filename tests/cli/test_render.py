@@ -40,7 +40,7 @@ def test_files_are_written_and_written_again(ascend, tmp_path):
     first = (tmp_path / "out" / "n0.sh").read_text()
     again = ascend("render", "bash", "-f", PRO, "-o", tmp_path / "out", "--json")
     assert again.code == 0
-    assert json.loads(again.out) == {"files": done.out.splitlines()}
+    assert json.loads(again.out) == {"files": done.out.splitlines(), "kept": []}
     assert (tmp_path / "out" / "n0.sh").read_text() == first
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["n0.sh", "n1.sh"]
 

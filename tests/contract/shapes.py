@@ -13,15 +13,21 @@ from typing import Any
 
 from ascend_v4.catalog.load import catalog
 from ascend_v4.core.plan import Process
+from ascend_v4.core.request import LaunchRequest
 from ascend_v4.topology.deploy import deploy
 from ascend_v4.topology.deployment import Deployment
+from ascend_v4.topology.init import Start, start_text
 from ascend_v4.topology.model import Topology
+from ascend_v4.topology.read import parse_topology
 from tests.catalog.deployments import PUBLISHED, planned
 from tests.contract.client import Job
 from tests.contract.overlays import ASCEND_RELEASES, VLLM_VERSIONS
 from tests.contract.shipped import Shipped
 
-__all__ = ["ALL", "deployed", "gpu_shapes", "parser_jobs"]
+__all__ = ["ALL", "deployed", "gpu_shapes", "parser_jobs", "pooled"]
+
+#: On which releases the shapes with a KV pool are tried: the default one and two later ones.
+POOL_RELEASES = ("0.23.0.post1", "0.28.0rc1", "0.30.0rc2")
 
 #: ``ASCEND_V4_CONTRACT_ALL=1 pytest -m contract tests/contract/test_plans.py`` asks about
 #: every published shape and rank; CI asks about one rank of each side of every tutorial.
@@ -67,6 +73,19 @@ def deployed() -> Iterator[Shipped]:
                 job = Job(version, launch["chip"], process.env, process.argv, weights)
                 words = [version, launch["chip"], launch["model"], launch["spec"]]
                 yield Shipped("-".join([*words, process.name]), job, told)
+
+
+def pooled() -> Iterator[Shipped]:
+    """Yield the processes of the shapes with a KV pool, mixed and with prefill apart."""
+    for shape in ("kv-pool", "kv-pool-pd"):
+        for version in POOL_RELEASES:
+            asked = LaunchRequest(engine_version=version, allow_unvalidated=True)
+            text = start_text(Start(shape, asked, interface="eth0"), catalog())
+            deployment = deploy(parse_topology(text, shape).topology, catalog())
+            for process in distinct(deployment):
+                job = Job(version, "a3", process.env, process.argv, "flash-w8a8-mtp")
+                name = f"{version}-a3-{shape}-{process.name}"
+                yield Shipped(name, job, tuple(deployment.notes()))
 
 
 def gpu_shapes() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from ascend_v4.core.request import LaunchRequest
 from ascend_v4.errors import AscendV4Error
 from tests.contract.client import Job, check_all
 from tests.contract.overlays import VLLM_VERSIONS, IndexUnreachable
-from tests.contract.shapes import deployed, parser_jobs
+from tests.contract.shapes import deployed, parser_jobs, pooled
 from tests.contract.shipped import broken, shipped
 
 pytestmark = pytest.mark.contract
@@ -30,7 +30,7 @@ TOLERATED = yaml.safe_load((DATA / "engine_warnings.yaml").read_text())
 NOT_VERIFIABLE = "deepseekv4"
 
 PLANS = shipped()
-DEPLOYED = list(deployed())
+DEPLOYED = [*deployed(), *pooled()]
 BROKEN = list(broken())
 
 

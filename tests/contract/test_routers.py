@@ -61,7 +61,21 @@ def test_vllm_router_reads_a_pair_as_meant(name, env):
     assert read["vllm_pd_disaggregation"] is True
     assert read["intra_node_data_parallel_size"] == 4
     assert (read["host"], read["port"]) == ("127.0.0.1", 8000)
+    assert (read["prometheus_host"], read["prometheus_port"]) == ("127.0.0.1", 29000)
     assert read["worker_startup_timeout_secs"] == process.deadline_s
+
+
+@pytest.mark.parametrize("name", ["NixlConnector", "nodes-hybrid"])
+def test_vllm_router_reads_addresses_of_ipv6(name, env):
+    """Without brackets it refuses the URL: the port can't be told from the address."""
+    shape = dict(gpu_shapes())[name]
+    nodes = [{**n, "address": n["address"].replace("10.0.0.", "fd00::")} for n in shape["nodes"]]
+    read = parsed_by_router(env, gpu_router(name, nodes=nodes).argv)
+    if name == "nodes-hybrid":
+        assert read["worker_urls"] == ["http://[fd00::1]:7100", "http://[fd00::2]:7100"]
+    else:
+        assert read["prefill_urls"] == [["http://[fd00::1]:7100", None]]
+        assert read["decode_urls"] == ["http://[fd00::1]:7101"]
 
 
 def test_vllm_router_reads_ranks_with_a_server_each_as_meant(env):
@@ -173,6 +187,41 @@ def test_vllm_router_sends_the_key_of_its_own_variable_for_a_pair(env):
         child = {**env, "PYTHONPATH": router_path(env), keyed("vllm-router-nixl"): "ours"}
         seen = keys_sent(argv, child, port)
     assert seen == {first: "Bearer ours", second: "Bearer ours"}
+
+
+def metrics_of(address, port):
+    """Return what the exporter says, once it answers; raises OSError where it never does."""
+    for _ in range(120):
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=5).read()
+        time.sleep(0.5)
+    raise OSError("no metrics")
+
+
+def test_vllm_router_has_its_metrics_where_the_plan_says(env):
+    """On loopback alone, though its host is a name that it would open every address for."""
+    port, metrics = free_port(), free_port()
+    with two_servers() as (server, _):
+        file = {
+            "schema": 1, "name": "one", "chip": "h200", "model": "flash-fp4",
+            "allow_unvalidated": True, "nodes": [{"name": "n0", "address": "127.0.0.1"}],
+            "groups": [{"name": "server", "nodes": ["n0"], "port": server}],
+            "router": {"kind": "vllm-router", "host": "localhost", "port": port,
+                       "metrics_port": metrics},
+        }  # fmt: skip
+        argv = deploy(Topology.model_validate(file), catalog()).router()[1].argv
+        process = subprocess.Popen(
+            [str(engine_python(env)), "-m", "vllm_router.launch_router", *argv[1:]],
+            env={**env, "PYTHONPATH": router_path(env)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            assert b"vllm_router_worker_health" in metrics_of("127.0.0.1", metrics)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", metrics), timeout=5)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 def test_the_images_proxy_sends_the_key_of_its_own_variable(env):

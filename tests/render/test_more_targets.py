@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ascend_v4.errors import AscendV4Error, ExitCode
-from ascend_v4.render.targets import RenderOptions, notes, render
+from ascend_v4.render.targets import RenderOptions, notes, render, yours
 from tests.conftest import GOLDEN
 
 from .cases import KEY_FILE, MORE, deployment
@@ -128,8 +128,13 @@ def test_rendering_again_overwrites_our_own_files_only(target, tmp_path, ascend)
     assert first.out == second.out
     path = Path(first.out.splitlines()[0])
     path.write_text("mine")
-    assert ascend(*words).code == ExitCode.USAGE
+    again = ascend(*words)
     assert path.read_text() == "mine"
+    if yours(target, [path.name]):
+        assert (again.code, path.with_name(f"{path.name}.new").exists()) == (0, True)
+        assert f"{path} was edited" in again.err
+    else:
+        assert again.code == ExitCode.USAGE
 
 
 def test_hash_seed_changes_nothing():

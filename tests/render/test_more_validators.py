@@ -13,15 +13,11 @@ from ascend_v4.render.targets import RenderOptions, render
 from tests.conftest import REAL_ENV
 
 from .cases import deployment
+from .crds import SCHEMAS, text_of, validators
 from .test_more_targets import possible
-from .test_validators import check_scripts, strict, written
+from .test_validators import check_scripts, spoilt, written
 
 COMPOSE = Path(__file__).parents[1] / "data" / "schemas" / "compose-spec.json"
-#: Kthena's definitions hold a whole pod, a megabyte each that isn't ours to copy.
-CRD_ADVICE = (
-    "set KTHENA_CRDS to a folder with the *modelservings.yaml, *modelservers.yaml and"
-    " *modelroutes.yaml of https://github.com/volcano-sh/kthena/tree/v1.0.0/charts/kthena/charts"
-)
 
 
 @pytest.mark.parametrize("case", possible("compose"))
@@ -54,7 +50,7 @@ def test_a_compose_program_reads_the_command_as_it_was_meant():
     service = yaml.safe_load(text)["services"]["server-0-0"]
     read = podman_compose.rec_subs([*service["entrypoint"], *service["command"]], {"x": "y"})
     plan = whole.nodes[0].plan
-    key = 'VLLM_API_KEY="$(cat "/etc/ascend-v4/api-key")" || exit 6; export VLLM_API_KEY'
+    key = 'VLLM_API_KEY="$(cat /etc/ascend-v4/api-key)" || exit 6; export VLLM_API_KEY'
     inner = container_argv(plan, plan.processes[0])
     assert read == ["/bin/sh", "-c", f'{key}; exec "$@"', "ascend-v4", *inner]
 
@@ -90,28 +86,54 @@ def test_pods_inside_kthenas_roles(case):
 
 
 @pytest.fixture(scope="module")
-def crds():
-    jsonschema = pytest.importorskip("jsonschema", reason="pip install kubernetes-validate")
-    folder = REAL_ENV.get("KTHENA_CRDS")
-    if not folder:
-        pytest.skip(CRD_ADVICE)
-    found = {}
-    for path in sorted(Path(folder).glob("*.yaml")):
-        loaded = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        schema = loaded["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-        strict(schema)
-        schema["properties"]["metadata"] = {"type": "object"}
-        kind = loaded["spec"]["names"]["kind"]
-        found[kind] = jsonschema.Draft202012Validator(schema)
-    return found
+def kinds():
+    pytest.importorskip("jsonschema", reason="pip install kubernetes-validate")
+    return validators("kthena.json")
+
+
+def models(case: str) -> dict[str, dict]:
+    """Return Kthena's own objects of a case by kind."""
+    made = {each["kind"]: each for each in objects("kthena", case)}
+    return {kind: each for kind, each in made.items() if kind.startswith("Model")}
 
 
 @pytest.mark.parametrize("case", possible("kthena"))
-def test_kthena_crds(case, crds):
-    mine = [each for each in objects("kthena", case) if each["kind"].startswith("Model")]
-    assert sorted(each["kind"] for each in mine) == ["ModelRoute", "ModelServer", "ModelServing"]
-    for each in mine:
-        assert [error.message for error in crds[each["kind"]].iter_errors(each)] == []
+def test_kthenas_kinds(case, kinds):
+    mine = models(case)
+    assert set(mine) == set(kinds)
+    for kind, each in mine.items():
+        assert [error.message for error in kinds[kind].iter_errors(each)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("ModelServing", "apiVersion", "workload.serving.volcano.sh/v1"),
+        ("ModelServing", "spec.recoveryPolicy", "Recreate"),
+        ("ModelServing", "spec.template.gang", {}),
+        ("ModelServing", "spec.template.roles.0.workerReplicas", None),
+        ("ModelServing", "spec.template.roles.0.name", "a-name-too-long"),
+        ("ModelServer", "spec.inferenceEngine", "vllm"),
+        ("ModelServer", "spec.workloadPort.port", 70000),
+        ("ModelServer", "spec.kvConnector.type", "nccl"),
+        ("ModelServer", "spec.workloadSelector.pdGroup.groupKey", None),
+        ("ModelRoute", "spec.rules.0.targetModels", []),
+        ("ModelRoute", "spec.model", "flash"),
+    ],
+)
+def test_what_kthena_would_refuse(kind, path, value, kinds):
+    made = models("pd-h200")[kind]
+    assert kinds[kind].is_valid(made)
+    assert not kinds[kind].is_valid(spoilt(made, path, value))
+
+
+def test_the_condensed_definitions_are_those_of_the_release():
+    folder = REAL_ENV.get("KTHENA_CRDS")
+    if not folder:
+        pytest.skip("KTHENA_CRDS is a folder of what tests/data/schemas/README.md names")
+    mine = ("modelroutes", "modelservers", "modelservings")
+    paths = [next(Path(folder).glob(f"*_{name}.yaml")) for name in mine]
+    assert text_of(paths) == (SCHEMAS / "kthena.json").read_text()
 
 
 @pytest.mark.parametrize("case", possible("slurm"))

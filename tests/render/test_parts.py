@@ -22,6 +22,7 @@ from ascend_v4.topology.deploy import deploy
 from ascend_v4.topology.model import Topology
 
 from .cases import deployment
+from .test_odd_words import by_kubernetes
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
 VALUES = st.recursive(
@@ -75,7 +76,7 @@ def test_a_line_over_both_indices():
 
 def test_addresses_and_quotes():
     word = fitted({(0, 0): f'it\'s {OWN}:{HEAD} $(no) "x"'}, "g")
-    told = bash(word, POD_IP="10.0.0.1", HEAD_IP="10.0.0.2")
+    told = bash(by_kubernetes(word, {"no": "yes"}), POD_IP="10.0.0.1", HEAD_IP="10.0.0.2")
     assert told == 'it\'s 10.0.0.1:10.0.0.2 $(no) "x"'
 
 

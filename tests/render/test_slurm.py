@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ascend_v4.render.targets import RenderOptions, render
+from ascend_v4.catalog.load import catalog
+from ascend_v4.render.targets import RenderOptions, notes, render
+from ascend_v4.topology.deploy import deploy
+from ascend_v4.topology.deployment import Deployment
 from tests.support.slurm import cluster
 
 from .cases import deployment
@@ -77,6 +80,34 @@ def test_the_script_fills_in_its_machines(tmp_path):
     assert [node["address"] for node in made["nodes"]] == ["10.1.2.3", "10.1.2.3"]
     assert "@" not in document
     assert (tmp_path / "srun").read_text().split() == ["--nodelist=alpha", "--nodelist=beta"]
+
+
+def with_router(host: str) -> Deployment:
+    """Return a case of two nodes whose router listens on ``host``."""
+    topology = deployment("a3-1p1d").topology
+    router = topology.router.model_copy(update={"host": host})
+    return deploy(topology.model_copy(update={"router": router}), catalog())
+
+
+def told_of_host(host: str) -> tuple[str, list[str]]:
+    """Return the host of the router in a batch script, and the ids of what is said of it."""
+    whole = with_router(host)
+    (text,) = render("slurm", whole, RenderOptions()).values()
+    document = text.partition("<<'TOPOLOGY'\n")[2].partition("TOPOLOGY\n")[0]
+    said = [note.id for note in notes("slurm", whole, RenderOptions())]
+    return yaml.safe_load(document)["router"]["host"], said
+
+
+def test_the_router_listens_where_the_job_runs():
+    """A node's address is that of whatever machine the job gets for the node."""
+    nodes = {planned.node.name: planned.node.address for planned in deployment("a3-1p1d").nodes}
+    for name, address in nodes.items():
+        assert told_of_host(address) == (f"@ADDRESS:{name}@", [])
+    for host in ("127.0.0.1", "0.0.0.0", "::", "localhost"):
+        assert told_of_host(host) == (host, [])
+    for host in ("10.9.9.9", "gateway.example.org"):
+        assert told_of_host(host) == (host, ["router-host-fixed"])
+    assert notes("slurm", deployment("pro-2xa3"), RenderOptions()) == []
 
 
 def test_too_few_machines_start_nothing(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -15,12 +16,10 @@ from ascend_v4.render.targets import RenderOptions, render
 from tests.conftest import REAL_ENV
 
 from .cases import MORE, deployment
+from .crds import SCHEMAS, text_of, validators
 
-#: The CustomResourceDefinition of LeaderWorkerSet, a megabyte that isn't ours to copy.
-CRD_ADVICE = (
-    "set LWS_CRD to leaderworkerset.x-k8s.io_leaderworkersets.yaml of"
-    " https://github.com/kubernetes-sigs/lws/tree/v0.7.0/config/crd/bases"
-)
+#: Variables with the definitions themselves, and what is condensed from each.
+CRDS = {"LWS_CRD": "leaderworkerset.json", "PODMONITOR_CRD": "prometheus-operator.json"}
 
 
 def written(files: dict[str, str], folder: Path) -> list[Path]:
@@ -129,41 +128,77 @@ def test_kubernetes_validate(case):
     assert checked >= 4
 
 
-def strict(schema: object) -> None:
-    """Make a CRD's schema refuse keys that it doesn't name, as kubectl's strict mode does."""
-    if isinstance(schema, dict):
-        if schema.pop("x-kubernetes-int-or-string", False):
-            schema.pop("type", None)
-            schema["anyOf"] = [{"type": "integer"}, {"type": "string"}]
-        if schema.get("type") == "object" and "properties" in schema:
-            schema.setdefault("additionalProperties", False)
-        for value in schema.values():
-            strict(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            strict(value)
-
-
 @pytest.fixture(scope="module")
-def crd():
-    jsonschema = pytest.importorskip("jsonschema", reason="pip install kubernetes-validate")
-    path = REAL_ENV.get("LWS_CRD")
-    if not path:
-        pytest.skip(CRD_ADVICE)
-    loaded = yaml.load(Path(path).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    version = next(v for v in loaded["spec"]["versions"] if v["name"] == "v1")
-    schema = version["schema"]["openAPIV3Schema"]
-    strict(schema)
-    schema["properties"]["metadata"] = {"type": "object"}
-    return jsonschema.Draft202012Validator(schema)
+def worker_set():
+    pytest.importorskip("jsonschema", reason="pip install kubernetes-validate")
+    return validators("leaderworkerset.json")["LeaderWorkerSet"]
 
 
 @pytest.mark.parametrize("case", MORE)
-def test_leader_worker_set_crd(case, crd):
+def test_leader_worker_set(case, worker_set):
     sets = [each for each in documents(case) if each["kind"] == "LeaderWorkerSet"]
     assert sets
     for each in sets:
-        assert [error.message for error in crd.iter_errors(each)] == []
+        assert [error.message for error in worker_set.iter_errors(each)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("apiVersion", "leaderworkerset.x-k8s.io/v2"),
+        ("spec.replica", 1),
+        ("spec.replicas", "1"),
+        ("spec.startupPolicy", "LeaderStarted"),
+        ("spec.leaderWorkerTemplate.restartPolicy", "Always"),
+        ("spec.leaderWorkerTemplate.workers", {}),
+        ("spec.leaderWorkerTemplate.workerTemplate", None),
+        ("spec.leaderWorkerTemplate.workerTemplate.metadata.labels.rank", 1),
+        ("spec.leaderWorkerTemplate.workerTemplate.spec", {}),
+    ],
+)
+def test_a_wrong_leader_worker_set_is_refused(path, value, worker_set):
+    (made,) = (each for each in documents("a3") if each["kind"] == "LeaderWorkerSet")
+    assert worker_set.is_valid(made)
+    assert not worker_set.is_valid(spoilt(made, path, value))
+
+
+@pytest.mark.parametrize("target", ["k8s-lws", "k8s-deployment"])
+@pytest.mark.parametrize("case", [*MORE, "pd-h200"])
+def test_pod_monitor(target, case):
+    """The Prometheus operator's kind, with the router's endpoint where it has one."""
+    pytest.importorskip("jsonschema", reason="pip install kubernetes-validate")
+    monitor = validators("prometheus-operator.json")["PodMonitor"]
+    made = yaml.safe_load(render(target, deployment(case), RenderOptions())["podmonitor.yaml"])
+    assert [error.message for error in monitor.iter_errors(made)] == []
+    first, *others = made["spec"]["podMetricsEndpoints"]
+    router = deployment(case).router()
+    metrics = router is not None and router[1].argv[0] == "vllm-router"
+    assert [each["port"] for each in others] == ["metrics"] * metrics
+    assert not monitor.is_valid(spoilt(made, "spec.podMetricsEndpoints.0.relabeling", []))
+    assert not monitor.is_valid(spoilt(made, "spec.selector", None))
+    assert "relabelings" in first
+
+
+def spoilt(made: dict, path: str, value: object) -> dict:
+    """Return a manifest with a value at a dotted path, or without it where None."""
+    wrong = copy.deepcopy(made)
+    *parents, leaf = path.split(".")
+    at = wrong
+    for part in parents:
+        at = at[int(part)] if isinstance(at, list) else at[part]
+    if value is None:
+        del at[leaf]
+    else:
+        at[leaf] = value
+    return wrong
+
+
+@pytest.mark.parametrize(("variable", "name"), CRDS.items())
+def test_the_condensed_definition_is_that_of_the_release(variable, name):
+    path = REAL_ENV.get(variable)
+    if not path:
+        pytest.skip(f"{variable} is a file that tests/data/schemas/README.md names")
+    assert text_of([Path(path)]) == (SCHEMAS / name).read_text()
 
 
 @pytest.mark.parametrize("case", MORE)

@@ -41,6 +41,9 @@ CUDA = {
     "groups.1.devices": 4,
     "groups.1.first_device": 4,
 }
+#: A server for each rank, so a router before them.
+EXTERNAL = {"groups.0.load_balancing": "external", "groups.0.data_parallel_size": 4,
+            "groups.0.tensor_parallel_size": 8}  # fmt: skip
 #: Rule -> (base, changes, texts of the lines shown).
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "duplicate-node": (PD, {"nodes.2": {**D0, "address": "10.0.0.3"}}, ("- name: d0",)),
@@ -48,6 +51,8 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "duplicate-group": (PD, {"groups.1.name": "prefill"}, ("- name: prefill",)),
     "unknown-node": (PD, {"groups.1.nodes": ["d00"]}, ("- d00",)),
     "repeated-node": (PD, {"groups.1.nodes": ["d0", "d0"]}, ("- d0",)),
+    "group-in-group": (PD, {"groups.1.name": "prefill-0"}, ("- name: prefill-0",)),
+    "group-called-router": (PD, {"groups.0.name": "router"}, ("- name: router",)),
     "router-unknown-node": (PD, {"router.node": "r0"}, ("node: r0",)),
     "bad-address": (PD, {"nodes.1.address": "10.0.0.300"}, ("address: 10.0.0.300",)),
     "any-address": (PD, {"nodes.1.address": "0.0.0.0"}, ("address: 0.0.0.0",)),
@@ -84,6 +89,18 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "idle-devices": (SEVERAL, {"groups.0.tensor_parallel_size": 8}, ("data_parallel_size: 2",)),
     "placed-flag": (PD, {"groups.1.extra": ["--port", "9000"]}, ("extra:",)),
     "sized-flag": (PD, {"groups.1.extra": ["-tp", "2"]}, ("extra:",)),
+    "secret-variable": (PD, {"env.HF_TOKEN": "hf_0123"}, ("HF_TOKEN: …",)),
+    "placed-variable": (
+        PD, {"groups.1.env.HCCL_IF_IP": "10.0.0.2"}, ("HCCL_IF_IP: 10.0.0.2",)
+    ),
+    "pool-on-ascend-only": (
+        changed(PD, CUDA), {"kv_pool.backend": "mooncake"}, ("kv_pool:",)
+    ),
+    "pool-hash-seeds": (
+        PD,
+        {"kv_pool.backend": "mooncake", "env.PYTHONHASHSEED": 0, "groups.1.env.PYTHONHASHSEED": 1},
+        ("PYTHONHASHSEED: 1", "PYTHONHASHSEED: 0"),
+    ),
     "port-taken": (PD, {"groups.0.port": 8000, "router.port": 8000}, ("port: 8000", "router:")),
     "port-collision": (
         PD,
@@ -143,7 +160,14 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
                         ("- name: decode", "- name: prefill")),
     "no-router": (PD, {"router.kind": "vllm-router"}, ("kind: vllm-router",)),
     "nothing-in-front": (PD, {"router.kind": "none"}, ("kind: none",)),
-    "open-without-key": (PD, {"router.host": "10.0.0.1"}, ("host: 10.0.0.1",)),
+    "open-without-key": (SEVERAL, {**EXTERNAL, "router.host": "10.0.0.1"}, ("host: 10.0.0.1",)),
+    "router-asks-no-key": (
+        PD, {"options.api_key_file": "/etc/key", "router.host": "10.0.0.1"}, ("host: 10.0.0.1",)
+    ),
+    "bad-router-host": (PD, {"router.host": "[fd00::1]"}, ("host: '[fd00::1]'",)),
+    "router-host-elsewhere": (PD, {"router.host": "10.0.0.2"}, ("host: 10.0.0.2",)),
+    "router-host-unknown": (PD, {"router.host": "10.0.0.9"}, ("host: 10.0.0.9",)),
+    "relative-path": (PD, {"model_dir": "models/flash"}, ("model_dir: models/flash",)),
     "router-on-loopback": (PD, {"router.port": 8001}, ("router:",)),
     "hccl-buffers": (PD, {"groups.0.options.gpu_memory_utilization": 0.5}, ("- name: prefill",)),
     "hccl-buffers-large": (PD, {"groups.0.options.gpu_memory_utilization": 0.56},
@@ -222,11 +246,11 @@ def test_published_draft_tokens_of_both_sides_are_fine() -> None:
     assert "pd-mtp-tokens" not in {note.id for note in checked(changed(PD, three)).findings}
 
 
-def test_what_a_process_breaks_shows_the_lines_of_its_group() -> None:
+def test_what_a_process_breaks_shows_the_line_that_causes_it() -> None:
     odd = {"groups.1.extra": ["--additional-config", '{"enable_balance_scheduling": true}']}
     found = broken(changed(PD, odd))
     assert [(note.id, note.evidence[0].text) for note in found] == [
-        ("balance-with-pd", "- name: decode")
+        ("balance-with-pd", "- --additional-config")
     ]
 
 
@@ -244,7 +268,7 @@ def test_rules_of_single_launches_see_the_whole_replica() -> None:
     }  # fmt: skip
     found = {note.id: note for note in checked(changed(SEVERAL, wide)).findings}
     assert "64" in found["fused-mc2-ep-limit"].message
-    assert found["fused-mc2-ep-limit"].evidence[0].text == "- name: server"
+    assert found["fused-mc2-ep-limit"].evidence[0].text == "fused_mc2: true"
 
 
 def test_the_recompute_scheduler_is_for_decode_only() -> None:
@@ -314,3 +338,43 @@ def test_flow_style_shows_the_line_of_the_item() -> None:
     assert found[0].evidence == (
         Evidence("f.yaml", 7, "- {name: b, address: 10.0.0.1, interface: e}"),
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"model_dir": "~/flash"}, ["model_dir: ~/flash"]),
+        ({"options.api_key_file": "key"}, ["api_key_file: key"]),
+        (
+            {"model_dir": "flash", "groups.1.options.api_key_file": "./key"},
+            ["model_dir: flash", "api_key_file: ./key"],
+        ),
+        ({"options.api_key_file": "/etc/key"}, []),
+    ],
+)
+def test_paths_of_the_file_are_absolute(changes: dict[str, Any], lines: list[str]) -> None:
+    found = [note for note in broken(changed(PD, changes)) if note.id == "relative-path"]
+    assert [place.text for note in found for place in note.evidence] == lines
+
+
+def test_a_rehearsal_may_have_relative_paths() -> None:
+    rehearsal = {"schema": 1, "name": "r", "profile": "cpu", "model_dir": "tiny",
+                 "nodes": [{"name": "n", "address": "127.0.0.1"}],
+                 "groups": [{"name": "s", "nodes": ["n"]}]}  # fmt: skip
+    assert broken(rehearsal) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("p", "p-0"), ["group-in-group"]),
+        (("p-12", "p"), ["group-in-group"]),
+        (("p", "p-0-x"), ["group-in-group"]),
+        (("p", "p-x"), []),
+        (("p", "p0"), []),
+        (("router", "d"), ["group-called-router"]),
+    ],
+)
+def test_names_of_groups_are_told_apart(names: tuple[str, str], found: list[str]) -> None:
+    made = changed(PD, {"groups.0.name": names[0], "groups.1.name": names[1]})
+    assert [note.id for note in broken(made)] == found

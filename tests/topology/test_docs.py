@@ -35,6 +35,6 @@ def test_the_example_is_planned_and_breaks_nothing(command: str, text: str) -> N
     assert {note.id for note in found.findings if note.severity == "warn"} <= {"unvalidated"}
 
 
-@pytest.mark.parametrize("kind", ["", "nodes", "groups", "router"])
+@pytest.mark.parametrize("kind", ["", "nodes", "groups", "router", "kv_pool"])
 def test_every_key_is_in_the_guide(kind: str) -> None:
     assert [key for key in known_keys_of(kind) if f"`{key}`" not in GUIDE] == []

@@ -16,7 +16,8 @@ from ascend_v4.topology.read import parse_topology
 
 SHAPES = catalog().table("shapes")
 MUST = {"a2-dp", "a3-dp", "a3-dp4tp4", "a3-1p1d", "cuda-dp-ep", "cuda-pd"}
-THEN = {"a3-2p1d", "a3-4p1d", "a2-4p4d", "a3-1m", "pro", "pro-a2", "dspark", "kv-pool"}
+THEN = {"a3-2p1d", "a3-4p1d", "a2-4p4d", "a3-1m", "pro", "pro-a2", "dspark", "kv-pool",
+        "kv-pool-pd"}  # fmt: skip
 
 
 def checked(start: Start) -> Checked:
@@ -115,3 +116,47 @@ def test_what_a_shape_does_not_take(start: Start, kind: str, said: str) -> None:
         start_text(start, catalog())
     assert (error.value.code, error.value.kind) == (ExitCode.USAGE, kind)
     assert error.value.message == said
+
+
+@pytest.mark.parametrize("shape", ["dspark", "kv-pool", "kv-pool-pd"])
+def test_a_shape_as_it_is_has_nothing_to_warn_of(shape: str) -> None:
+    """DSpark starts on a release without a known hang; a pool has the variables it needs."""
+    nodes = (("p0", "10.0.0.1"), ("d0", "10.0.0.2"))
+    found = checked(Start(shape, LaunchRequest(), nodes=nodes, interface="enp67s0"))
+    assert [note.id for note in found.findings] == ["router-on-loopback"]
+
+
+def test_the_file_of_a_pool_says_what_its_variables_are_for() -> None:
+    text = start_text(Start("kv-pool", LaunchRequest()), catalog())
+    topology = parse_topology(text, "t.yaml").topology
+    assert topology.kv_pool is not None and topology.kv_pool.backend == "mooncake"
+    assert topology.env == {
+        "PYTHONHASHSEED": "0",
+        "MOONCAKE_CONFIG_PATH": "/etc/mooncake.json",
+        "ASCEND_ENABLE_USE_FABRIC_MEM": "1",
+    }
+    above = text.partition("MOONCAKE_CONFIG_PATH")[0]
+    assert "master_server_address" in above and "kv_pool.md" in above
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (["p0=10.0.0.300", "d0=10.0.0.2"],
+         "'10.0.0.300' of node p0 is no IP address or host name of a machine"),
+        (["p0=0.0.0.0", "d0=a b"],
+         "'0.0.0.0' of node p0 is no IP address or host name of a machine;"
+         " 'a b' of node d0 is no IP address or host name of a machine"),
+        (["p0=10.0.0.1", "p0=10.0.0.2"], "two nodes are called p0"),
+        (["p0=fe80::1", "d0=FE80:0::1"], "node d0 has the address of node p0, FE80:0::1"),
+        (["P0=10.0.0.1", "d0=10.0.0.2"],
+         "'P0' is no name of a node: up to 42 lower-case letters, digits and inner dashes"),
+    ],
+)  # fmt: skip
+def test_nodes_that_cannot_be(ascend, tmp_path, nodes: list[str], said: str) -> None:
+    file = tmp_path / "t.yaml"
+    named = [word for node in nodes for word in ("--node", node)]
+    outcome = ascend("topology", "init", "--shape", "a3-1p1d", *named, "-o", str(file))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"error: {said}\nnext:  --node NAME=ADDRESS for each machine\n"
+    assert not file.exists()

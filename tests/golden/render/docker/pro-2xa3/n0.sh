@@ -103,6 +103,9 @@ server_0_0() {
     # 3000
     # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/tests/e2e/nightly/single_node/models/configs/DeepSeek-V4-Flash-W8A8-A3.yaml)
     --env VLLM_ENGINE_READY_TIMEOUT_S=3600
+    # the address of this node that the others reach, which may not be that of the default route
+    # (https://docs.vllm.ai/en/latest/configuration/env_vars/)
+    --env VLLM_HOST_IP=10.0.0.1
     # the interface of that address
     # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md)
     --env GLOO_SOCKET_IFNAME=enp67s0
