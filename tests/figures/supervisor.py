@@ -25,7 +25,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.figures.supervisor_real import REAL_KINDS, real_ready, real_strays
+from tests.figures.supervisor_real import real_ready, real_strays
+from tests.run.real import KINDS as REAL_KINDS
 from tests.support.fake_tree_run import Serving, Tree, until
 
 KINDS = ("TERM", "INT", "launcher", "api", "core", "worker", "guardian", "pair")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import statistics
 import subprocess
 import threading
@@ -12,51 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.run.real import RealRun, named
+from tests.run.real import RealRun, one_kill
 from tests.support.fake_tree_run import until
 
-__all__ = ["REAL_KINDS", "real_ready", "real_strays"]
+__all__ = ["real_ready", "real_strays"]
 
-#: What is killed, and by which word of its title it is found.
-TITLES = {"api": "VLLM::APIServer", "core": "VLLM::EngineCore", "worker": "VLLM::Worker"}
-REAL_KINDS = ("TERM", "INT", "launcher", *TITLES, "guardian", "pair")
 Show = Callable[..., None]
-
-
-def hit(run: RealRun, tree: dict[int, str], kind: str, dp: int) -> None:
-    """Do one kind of kill; ``pair`` is launcher and guardian in one moment."""
-    if kind in ("TERM", "INT"):
-        run.process.send_signal(signal.Signals[f"SIG{kind}"])
-        return
-    guardian = run.keepers()[1]
-    if kind == "pair":
-        os.kill(run.process.pid, signal.SIGSTOP)
-        os.kill(guardian, signal.SIGKILL)
-    if kind in ("launcher", "pair"):
-        run.process.kill()
-    elif kind == "guardian":
-        os.kill(guardian, signal.SIGKILL)
-    else:
-        word = "vllm serve" if (kind, dp) == ("api", 1) else TITLES[kind]
-        os.kill(named(tree, word), signal.SIGKILL)
-
-
-def one_kill(place: Path, kind: str, dp: int) -> tuple[int, int, list[str], float, float]:
-    """Return processes, exit code, strays 5 s after the end, seconds to the end and to none."""
-    run = RealRun(place, dp, "--no-check-engine")
-    tree: dict[int, str] = {}
-    try:
-        run.ready()
-        tree = run.tree()
-        began = time.monotonic()
-        hit(run, tree, kind, dp)
-        code = run.process.wait(120)
-        ended = time.monotonic()
-        while (left := run.left(tree)) and time.monotonic() - ended < 5.0:
-            time.sleep(0.02)
-        return len(tree), code, left, ended - began, time.monotonic() - ended
-    finally:
-        run.kill_all(tree)
 
 
 def real_strays(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,9 @@ from ascend_v4.paths import engine_dir
 from tests.support.fake_tree_run import ROOT, free_port, parent, runs
 
 REAL_ENV = dict(os.environ)
+#: What is killed, and by which word of its title it is found.
+TITLES = {"api": "VLLM::APIServer", "core": "VLLM::EngineCore", "worker": "VLLM::Worker"}
+KINDS = ("TERM", "INT", "launcher", *TITLES, "guardian", "pair")
 
 
 class RealRun:
@@ -94,3 +98,39 @@ class RealRun:
 def named(pids: dict[int, str], word: str) -> int:
     """Return the first pid that calls itself so."""
     return next(pid for pid, title in pids.items() if word in title)
+
+
+def hit(run: RealRun, tree: dict[int, str], kind: str, dp: int) -> None:
+    """Do one kind of kill; ``pair`` is launcher and guardian in one moment."""
+    if kind in ("TERM", "INT"):
+        run.process.send_signal(signal.Signals[f"SIG{kind}"])
+        return
+    guardian = run.keepers()[1]
+    if kind == "pair":
+        os.kill(run.process.pid, signal.SIGSTOP)
+        os.kill(guardian, signal.SIGKILL)
+    if kind in ("launcher", "pair"):
+        run.process.kill()
+    elif kind == "guardian":
+        os.kill(guardian, signal.SIGKILL)
+    else:
+        word = "vllm serve" if (kind, dp) == ("api", 1) else TITLES[kind]
+        os.kill(named(tree, word), signal.SIGKILL)
+
+
+def one_kill(place: Path, kind: str, dp: int) -> tuple[int, int, list[str], float, float]:
+    """Return processes, exit code, strays 5 s after the end, seconds to the end and to none."""
+    run = RealRun(place, dp, "--no-check-engine")
+    tree: dict[int, str] = {}
+    try:
+        run.ready()
+        tree = run.tree()
+        began = time.monotonic()
+        hit(run, tree, kind, dp)
+        code = run.process.wait(120)
+        ended = time.monotonic()
+        while (left := run.left(tree)) and time.monotonic() - ended < 5.0:
+            time.sleep(0.02)
+        return len(tree), code, left, ended - began, time.monotonic() - ended
+    finally:
+        run.kill_all(tree)

@@ -1,14 +1,17 @@
-"""Promise 2 on the real vLLM CPU server; the whole matrix: python -m tests.figures.supervisor."""
+"""Promise 2 on the real vLLM CPU server; many runs of each: python -m tests.figures.supervisor."""
 
 import os
 import signal
 
 import pytest
 
-from tests.run.real import RealRun, named
+from tests.run.real import RealRun, one_kill
 from tests.support.fake_tree_run import until
 
 pytestmark = pytest.mark.real_engine
+
+#: Who is killed, or which signal the launcher gets, and how the launcher ends.
+ENDS = {"TERM": 143, "INT": 130, "launcher": -9, "api": 9, "core": 9, "worker": 9}
 
 
 def test_two_replicas_and_a_killed_launcher_and_guardian(cpu_engine, tmp_path):
@@ -28,15 +31,9 @@ def test_two_replicas_and_a_killed_launcher_and_guardian(cpu_engine, tmp_path):
         run.kill_all(tree)
 
 
-def test_killed_engine_core_is_a_death_though_vllm_exits_with_0(cpu_engine, tmp_path):
-    run = RealRun(tmp_path, 1, "--no-check-engine")
-    tree = {}
-    try:
-        run.ready()
-        tree = run.tree()
-        os.kill(named(tree, "VLLM::EngineCore"), signal.SIGKILL)
-        assert run.process.wait(60) == 9
-        assert run.left(tree) == []
-        assert run.read("exit")["failure"]["kind"] == "engine-died"
-    finally:
-        run.kill_all(tree)
+@pytest.mark.parametrize("dp", [1, 2])
+@pytest.mark.parametrize(("kind", "expected"), ENDS.items())
+def test_nothing_is_left_of_the_real_tree(cpu_engine, tmp_path, kind, expected, dp):
+    """vLLM itself exits with 0 when its engine core is killed; that is a death here."""
+    _, code, left, _, _ = one_kill(tmp_path, kind, dp)
+    assert (code, left) == (expected, [])
