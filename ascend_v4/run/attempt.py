@@ -138,18 +138,15 @@ class Attempt:
             self.tell(number)
         if not (number in STOPPING or (hung_up and not self.stopping)):
             return
-        if self.outcome.stopped_by is not None or number == signal.SIGQUIT:
-            if self.outcome.failure is None:
-                self.outcome.stopped_by = self.outcome.stopped_by or number
+        again, self.outcome.asked = self.outcome.asked, self.outcome.asked or number
+        if self.outcome.failure is None:
+            self.outcome.stopped_by = self.outcome.stopped_by or number
+        if again is not None or number == signal.SIGQUIT:
             self.stopping = True
             self.kill()
-            return
-        if self.outcome.failure is None:
-            self.outcome.stopped_by = number
-        already = self.stopping
-        drain = self.options.drain_s if self.is_ready() else 0.0
-        self.stop(signal.SIGTERM if hung_up else number, drain + MARGIN_S)
-        if not already:
+        elif not self.stopping:
+            drain = self.options.drain_s if self.is_ready() else 0.0
+            self.stop(signal.SIGTERM if hung_up else number, drain + MARGIN_S)
             self.on_change("draining")
 
     def on_news(self, member: Member) -> None:
@@ -201,6 +198,7 @@ class Attempt:
         elif status == 0 and spec.may_end and self.is_ready() and not member.phases.lost:
             self.stop(signal.SIGTERM, FAIL_GRACE_S)
         else:
+            self.on_change("failing")
             self.settle(member)
             self.fail(self.end_of(member))
 
@@ -215,6 +213,7 @@ class Attempt:
         """Keep the first failure and end everything."""
         if self.outcome.failure is None and self.outcome.stopped_by is None:
             self.outcome.failure = failure
+            self.on_change("failing")
             if self.options.lease is not None:
                 self.options.lease.failed(failure)
         self.stop(self.options.fail_signal, self.options.fail_grace_s)

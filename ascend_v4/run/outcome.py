@@ -59,12 +59,15 @@ class Failure:
 class Outcome:
     """How one start ended: ``stopped_by`` a signal, a ``failure``, or by itself (neither).
 
+    ``asked`` is the first signal that asked for the end, also while a failure was being torn
+    down: the failure came first and stays what is told, but nothing is started again.
     ``unconfirmed`` are nodes that were lost before they told their end: ``node``, and
     ``within_s``, the seconds after which their lease is over.
     """
 
     failure: Failure | None = None
     stopped_by: int | None = None
+    asked: int | None = None
     ready_at: float | None = None
     ready_s: float | None = None
     killed: list[dict[str, Any]] = field(default_factory=list)

@@ -20,8 +20,8 @@ from .outcome import Failure, Outcome
 from .phases import Phase
 from .procs import Proc, alive
 from .remote import is_event
-from .restart import RestartPolicy
-from .signals import STOPPING, Signals
+from .restart import RestartPolicy, Verdict
+from .signals import STOPPING, Signals, signal_name
 from .state import SCHEMA, RunDir
 from .strays import sweep
 
@@ -83,7 +83,7 @@ class Supervisor:
         """Start, and start again as long as the policy says so."""
         while True:
             outcome = self.start_once(signals)
-            verdict = self.policy.judge(outcome.code, time.monotonic(), outcome.ready_at)
+            verdict = self.judge(outcome)
             self.attempts.append({**outcome.to_json(), "restart": verdict.why})
             if verdict.delay_s is None:
                 return outcome
@@ -98,6 +98,13 @@ class Supervisor:
                 stopped = self.wait(signals, verdict.delay_s)
             if stopped is not None:
                 return Outcome(stopped_by=stopped)
+
+    def judge(self, outcome: Outcome) -> Verdict:
+        """Return whether to start again; never once somebody asked for the end."""
+        if outcome.failure is not None and outcome.asked is not None:
+            name = signal_name(outcome.asked)
+            return Verdict(None, f"{name} asked for the end while the failed start was ended")
+        return self.policy.judge(outcome.code, time.monotonic(), outcome.ready_at)
 
     def memory_back(
         self, signals: Signals, baseline: Mapping[int, DeviceUse]
@@ -178,7 +185,7 @@ class Supervisor:
     def healthy(self) -> bool:
         """Whether our loop turns and no member that serves hangs; for systemd's watchdog."""
         attempt = self.attempt
-        serves = self.state["state"] == "ready" and attempt is not None
+        serves = self.state["state"] in ("ready", "failing") and attempt is not None
         hung = serves and attempt and any(one.hung for one in attempt.liveness.values())
         return not hung and time.monotonic() - self.beat < STUCK_S
 
@@ -210,7 +217,10 @@ class Supervisor:
         self.on_ready(seconds)
 
     def changed(self, what: str) -> None:
-        """Keep the state file up to date; ``what`` is ``draining``, a remark or nothing."""
+        """Keep the state file up to date.
+
+        ``what`` is ``draining``, ``failing``, a remark or nothing.
+        """
         attempt = self.attempt
         self.beat = time.monotonic()
         if attempt is None:
@@ -221,6 +231,10 @@ class Supervisor:
         if what == "draining":
             self.notifier.not_ready("draining", stopping=True)
             self.set("draining")
+        elif what == "failing":
+            # Whoever sends requests must know at once, not when the rest has been ended.
+            self.notifier.not_ready("failing")
+            self.set("failing")
         elif what:
             self.say(what)
         else:
