@@ -24,7 +24,7 @@ from ascend_v4.run.notify import Notifier
 from ascend_v4.run.outcome import Outcome
 from ascend_v4.run.remote import Remote
 from ascend_v4.run.restart import RestartPolicy
-from ascend_v4.run.signals import interruptible
+from ascend_v4.run.signals import Signals
 from ascend_v4.run.spec import Options, Spec
 from ascend_v4.run.state import RunDir, new_run, prune
 from ascend_v4.run.supervisor import Supervisor
@@ -72,6 +72,7 @@ class Coordinated(Held):
     up: Up
     run: RunDir
     claims: Claims
+    signals: Signals
     specs: list[Spec] = field(default_factory=list)
 
     @property
@@ -124,6 +125,7 @@ class Coordinated(Held):
             },
             claims=self.claims.fds,
             echo=echo,
+            signals=self.signals,
         )
         try:
             return supervisor.supervise()
@@ -137,19 +139,26 @@ def coordinate(whole: Planned, host: Host, up: Up) -> Coordinated:
 
     Raises AscendV4Error (busy) while another run of the same deployment lives.
     """
+    signals = Signals()
+    with signals.preparing():
+        return made_ready(whole, host, up, signals)
+
+
+def made_ready(whole: Planned, host: Host, up: Up, signals: Signals) -> Coordinated:
+    """Return what :func:`coordinate` does."""
     locks, run = lock_directory(host.env), new_run(host.env)
     name = whole.deployment.topology.name
     who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
-    made = Coordinated(whole, host, up, run, Claims(locks, who))
+    made = Coordinated(whole, host, up, run, Claims(locks, who), signals)
     try:
-        with interruptible():
-            run.lock({"cluster": name})
-            made.claims.take([f"deployment-{name}"])
-            topology = run.path / "topology.yaml"
-            topology.write_text(whole.text, encoding="utf-8")
-            made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
-            run.write("plan", whole.deployment.to_json())
-            prune(host.env)
+        run.lock({"cluster": name})
+        made.claims.take([f"deployment-{name}"])
+        topology = run.path / "topology.yaml"
+        topology.write_text(whole.text, encoding="utf-8")
+        made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
+        run.write("plan", whole.deployment.to_json())
+        prune(host.env)
+        signals.hold()
     except BaseException:
         made.discard()
         raise

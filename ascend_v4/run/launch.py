@@ -26,7 +26,7 @@ from .outcome import Outcome
 from .prelaunch import check_ports, check_weights, find_program, resources
 from .ready import ReadyProbe
 from .restart import RestartPolicy
-from .signals import interruptible
+from .signals import Signals
 from .spec import Options, Spec, front_probe
 from .state import RunDir, new_run, prune
 from .supervisor import Supervisor
@@ -73,6 +73,7 @@ class Prepared(Held):
     launch: Launch
     run: RunDir
     claims: Claims
+    signals: Signals
     specs: list[Spec]
     secrets: list[str]
 
@@ -123,6 +124,7 @@ class Prepared(Held):
             claims=self.claims.fds,
             memory=reader_for(self.plan.profile, self.host, tuple(devices)),
             echo=echo,
+            signals=self.signals,
         )
         try:
             return supervisor.supervise()
@@ -136,11 +138,12 @@ def prepare(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
 
     Raises AscendV4Error, and SystemExit for a signal that stops, with nothing left behind.
     """
-    with interruptible():
-        return checked(plan, host, launch)
+    signals = Signals()
+    with signals.preparing():
+        return checked(plan, host, launch, signals)
 
 
-def checked(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
+def checked(plan: LaunchPlan, host: Host, launch: Launch, signals: Signals) -> Prepared:
     """Return what :func:`prepare` does."""
     local = [process for process in plan.processes if process.node == launch.node]
     program = ""
@@ -152,7 +155,7 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
     run = new_run(host.env)
     who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
     claims = Claims(locks, who)
-    prepared = Prepared(plan, host, launch, run, claims, [], [])
+    prepared = Prepared(plan, host, launch, run, claims, signals, [], [])
     try:
         run.lock(launch.labels)
         claims.take(resources(plan, local, host))
@@ -164,6 +167,7 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
                 hook(plan, spec.argv, spec.env)
         run.write("plan", plan.to_json())
         prune(host.env)
+        signals.hold()
     except BaseException:
         prepared.discard()
         raise

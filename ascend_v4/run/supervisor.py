@@ -52,6 +52,7 @@ class Supervisor:
     claims: Sequence[int] = ()
     memory: MemoryReader | None = None
     echo: bool = True
+    signals: Signals = field(default_factory=Signals)
 
     def __post_init__(self) -> None:
         self.known: dict[int, Proc] = {}
@@ -67,17 +68,31 @@ class Supervisor:
 
     def supervise(self) -> Outcome:
         """Run to the end of the last start; the exit report is written by then."""
+        self.signals.collect()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        # Only a restart needs the baseline, and asking the devices takes seconds.
-        baseline = dict(self.memory()) if self.memory and self.policy.enabled else {}
         outcome = Outcome(Failure(int(ExitCode.FAULT), "fault", "the launcher failed"))
         try:
-            with Signals() as signals, Watchdog(self.notifier, self.healthy):
-                outcome = self.until_done(signals, baseline)
+            with Watchdog(self.notifier, self.healthy):
+                baseline, stopped = self.baseline()
+                outcome = Outcome(stopped_by=stopped)
+                if stopped is None:
+                    outcome = self.until_done(self.signals, baseline)
         finally:
+            # All is decided; what is left is to tell it and to give everything back.
+            self.signals.ignore()
             self.report(outcome)
             prctl(PR_SET_CHILD_SUBREAPER, 0)
         return outcome
+
+    def baseline(self) -> tuple[dict[int, DeviceUse], int | None]:
+        """Return the devices' use before the first start, or the signal that came before it."""
+        try:
+            with self.signals.interruptible():
+                # Only a restart needs the baseline, and asking the devices takes seconds.
+                found = dict(self.memory()) if self.memory and self.policy.enabled else {}
+                return found, None
+        except SystemExit as end:
+            return {}, int(str(end.code)) - 128
 
     def until_done(self, signals: Signals, baseline: Mapping[int, DeviceUse]) -> Outcome:
         """Start, and start again as long as the policy says so."""

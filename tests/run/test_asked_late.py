@@ -90,3 +90,61 @@ def test_08_a_hang_is_restarted(trees):
     assert serving.ready() == serving.ready()
     assert serving.end(signal.SIGINT) == 130
     assert [attempt["code"] for attempt in tree.read("exit")["attempts"]] == [10, 130]
+
+
+def slow_npu_smi(tree, seconds=3):
+    """Let the devices answer late, as npu-smi does; the baseline of a restart needs them."""
+    tree.npus()
+    path = tree.fake.bin / "npu-smi"
+    path.rename(tree.fake.bin / "npu-smi-quick")
+    tree.fake.program("npu-smi", f'#!/bin/sh\nsleep {seconds}\nexec "$0-quick" "$@"\n')
+    return tree
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_asked_between_the_checks_and_the_start(tree, name):
+    """The devices are being asked for their memory: nothing was started, all is given back."""
+    serving = slow_npu_smi(tree).serve("--restart", "on-failure")
+    until(lambda: tree.read("plan"))
+    until(lambda: len(list(tree.locks.iterdir())) == 17)
+    time.sleep(0.3)
+    began, number = time.monotonic(), getattr(signal, name)
+    assert serving.end(number) == 128 + number
+    assert time.monotonic() - began < 2.0
+    assert (tree.pids(), list(tree.locks.iterdir())) == ([], [])
+    assert (tree.read("state")["state"], tree.read("exit")["stopped_by"]) == ("stopped", name)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("after_s", [0.02, 0.1, 0.2, 0.3, 0.45])
+def test_a_second_signal_at_the_end_changes_nothing(tree, name, after_s):
+    serving = tree.serve()
+    serving.ready()
+    serving.send(signal.SIGTERM)
+    time.sleep(after_s)
+    assert serving.end(getattr(signal, name)) == 143
+    assert (tree.strays(), list(tree.locks.iterdir())) == ([], [])
+    assert tree.read("exit")["code"] == 143
+
+
+def test_signals_are_ignored_from_the_end_of_the_loop_on(tree):
+    """Told by the kernel: the report is there, and nothing that could kill the launcher is."""
+    serving = tree.serve()
+    serving.ready()
+    status = f"/proc/{serving.process.pid}/status"
+    serving.send(signal.SIGTERM)
+    until(lambda: tree.read("exit"))
+    seen = ignored(status)
+    assert serving.end() == 143
+    assert seen in (None, {"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"})
+
+
+def ignored(status):
+    """Return which of our signals a process ignores; None where it is gone."""
+    try:
+        with open(status) as file:
+            mask = next(int(line.split()[1], 16) for line in file if line.startswith("SigIgn"))
+    except (OSError, StopIteration):
+        return None
+    names = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP")
+    return {name for name in names if mask >> (getattr(signal, name) - 1) & 1}
