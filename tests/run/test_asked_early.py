@@ -12,13 +12,14 @@ import pytest
 from ascend_v4.errors import AscendV4Error
 from ascend_v4.run.http import request
 from ascend_v4.run.inherit import read_secret
-from tests.support.fake_tree_run import until
+from tests.support.fake_tree_run import runs, until
 
 
-def slow_check(tree):
+def slow_check(tree, seconds=60):
     """Let the engine's own check take a minute, so that a run stays in preparation."""
     python = tree.fake.bin / "python-slow"
-    tree.fake.program("python-slow", f'#!/bin/sh\nsleep 60\nexec "{sys.executable}" "$@"\n')
+    text = f'#!/bin/sh\nsleep {seconds}\nexec "{sys.executable}" "$@"\n'
+    tree.fake.program("python-slow", text)
     vllm = tree.fake.bin / "vllm"
     vllm.write_text(f"#!{python}\n" + vllm.read_text().split("\n", 1)[1])
     return tree
@@ -154,3 +155,43 @@ def test_every_run_of_a_deployment_is_asked_to_stop(tmp_path, monkeypatch):
 def test_stop_names_a_deployment_that_is_not_here(tree):
     done = tree.run("stop", "--deployment", "nosuch")
     assert (done.returncode, done.stderr) == (0, "no run of nosuch is alive here\n")
+
+
+def detaching(tree):
+    """Start `serve --detach` on an engine that is slow to answer; return it when it prepares."""
+    caller = start(slow_check(tree), *tree.serve_words("--detach"))
+    prepares(tree)
+    return caller
+
+
+@pytest.mark.parametrize(("how", "name"), [([], "SIGTERM"), (["--now"], "SIGQUIT")])
+def test_a_detached_run_that_is_stopped_early_tells_its_caller(tree, how, name):
+    caller = detaching(tree)
+    assert tree.run("stop", *how).returncode == 0
+    out, err = caller.communicate(timeout=20)
+    assert (caller.returncode, out) == (128 + getattr(signal, name), "")
+    assert err.splitlines()[-1] == f"stopped by {name} before the engine was started"
+    assert (tree.run_dirs(), list(tree.locks.iterdir())) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_end_of_a_caller_is_the_end_of_what_it_starts(tree, name):
+    """Ctrl-C reaches the caller only: its launcher is in another session."""
+    caller = detaching(tree)
+    launcher = tree.read("state")["launcher"]["pid"]
+    caller.send_signal(getattr(signal, name))
+    assert caller.communicate(timeout=20) is not None
+    assert caller.returncode == 128 + getattr(signal, name)
+    until(lambda: not runs(launcher), 5)
+    assert (tree.run_dirs(), list(tree.locks.iterdir()), tree.pids()) == ([], [], [])
+
+
+def test_a_launcher_whose_caller_was_killed_starts_nothing(tree):
+    slow_check(tree, 2)
+    caller = start(tree, *tree.serve_words("--detach"))
+    prepares(tree)
+    launcher = tree.read("state")["launcher"]["pid"]
+    caller.kill()
+    caller.communicate(timeout=20)
+    until(lambda: not runs(launcher), 30)
+    assert (tree.run_dirs(), list(tree.locks.iterdir()), tree.pids()) == ([], [], [])
