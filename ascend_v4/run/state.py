@@ -22,11 +22,14 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.paths import runs_dir
 
 from .procs import Proc, boot_id, send, start_of
+from .records import parsed
 
 __all__ = ["RunDir", "all_runs", "find_run", "lock_held", "new_run", "prune", "write_atomic"]
 
 KEEP_RUNS = 20
 SCHEMA = 1
+#: Linux's PID_MAX_LIMIT (proc(5), pid_max).
+MAX_PID = 2**22
 
 
 def write_atomic(path: Path, value: object) -> None:
@@ -81,12 +84,14 @@ class RunDir:
         return True
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return one of the folder's JSON files; {} when it is missing or damaged."""
+        """Return one of the folder's JSON files; {} when it is missing or damaged.
+
+        What a state or a report says has the right type, or is left out.
+        """
         try:
-            found = json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
+            return parsed(name, (self.path / f"{name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     def lock(self, facts: Mapping[str, Any]) -> None:
         """Hold the run: as long as this process lives the run counts as alive.
@@ -161,7 +166,9 @@ def as_proc(entry: object, state: Mapping[str, Any]) -> Proc | None:
     if state.get("boot_id") != boot_id() or not isinstance(entry, dict):
         return None
     pid, start = entry.get("pid"), entry.get("start")
-    if not isinstance(pid, int) or not isinstance(start, int) or pid <= 1 or start <= 0:
+    if not isinstance(pid, int) or not isinstance(start, int) or start <= 0:
+        return None
+    if not 1 < pid <= MAX_PID:
         return None
     return Proc(pid, start, 0, "?")
 
