@@ -8,15 +8,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["data_home", "engine_dir", "model_dir", "models_dir", "runs_dir"]
+from .errors import AscendV4Error, ExitCode
+
+__all__ = ["base_dir", "data_home", "engine_dir", "model_dir", "models_dir", "runs_dir"]
+
+
+def base_dir(env: Mapping[str, str], variable: str, default: str) -> Path:
+    """Return our directory below an XDG base directory, ``default`` below the home without it.
+
+    A relative one is passed over, as the XDG specification asks for
+    (https://specifications.freedesktop.org/basedir-spec/latest/): it would be another
+    place from each working directory. Raises AscendV4Error (host not ready) for a user
+    without a home.
+    """
+    base = Path(env.get(variable) or "")
+    if not base.is_absolute():
+        try:
+            base = Path(env.get("HOME") or "~").expanduser() / default
+        except RuntimeError as error:
+            raise AscendV4Error(
+                ExitCode.HOST_NOT_READY,
+                "no-home",
+                f"this user has no home directory, and neither HOME nor {variable} is set",
+                f"export HOME=DIR, or {variable}=DIR",
+            ) from error
+    return base / "ascend-v4"
 
 
 def data_home(env: Mapping[str, str]) -> Path:
     """Return ``$XDG_DATA_HOME/ascend-v4`` (default ``~/.local/share/ascend-v4``)."""
-    base = env.get("XDG_DATA_HOME") or str(
-        Path(env.get("HOME") or "~").expanduser() / ".local/share"
-    )
-    return Path(base) / "ascend-v4"
+    return base_dir(env, "XDG_DATA_HOME", ".local/share")
 
 
 def models_dir(env: Mapping[str, str]) -> Path:
@@ -40,7 +61,4 @@ def engine_dir(env: Mapping[str, str], profile: str) -> Path:
 
 def runs_dir(env: Mapping[str, str]) -> Path:
     """Return ``$XDG_STATE_HOME/ascend-v4/runs``, one folder a run below it."""
-    base = env.get("XDG_STATE_HOME") or str(
-        Path(env.get("HOME") or "~").expanduser() / ".local/state"
-    )
-    return Path(base) / "ascend-v4" / "runs"
+    return base_dir(env, "XDG_STATE_HOME", ".local/state") / "runs"

@@ -14,6 +14,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .options import json_option
 from .output import never_wait, print_findings, print_json, print_result, print_table, status
 from .planning import host_of
+from .types import Amount
 
 if TYPE_CHECKING:
     from ascend_v4.cluster.coordinator import Up
@@ -29,8 +30,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PASSED: list[tuple[str, dict[str, Any]]] = [
     ("--runtime", {"type": click.Choice(["native", "docker", "auto"])}),
     ("--ready-check", {"type": click.Choice(["none", "generate", "gate"])}),
-    ("--probe-interval", {"type": click.FloatRange(min=0), "metavar": "SECONDS"}),
-    ("--probe-timeout", {"type": click.FloatRange(min=0.1), "metavar": "SECONDS"}),
+    ("--probe-interval", {"type": Amount(min=0), "metavar": "SECONDS"}),
+    ("--probe-timeout", {"type": Amount(min=0.1), "metavar": "SECONDS"}),
 ]
 
 
@@ -68,7 +69,7 @@ def passed_options(function: Command) -> Command:
 @click.option("--skip-preflight", is_flag=True, help="Don't ask the nodes about themselves first.")
 @click.option(
     "--lease",
-    type=click.FloatRange(min=3),
+    type=Amount(min=3),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -76,7 +77,7 @@ def passed_options(function: Command) -> Command:
 )
 @click.option(
     "--deadline",
-    type=click.FloatRange(min=1),
+    type=Amount(min=1),
     metavar="SECONDS",
     help="Longest start of a node (30 min, Pro 60 min).",
 )
@@ -228,7 +229,7 @@ def coordinator(whole: Planned, host: Host) -> RunDir | None:
 @command.command("down")
 @topology_option
 @click.option("--now", is_flag=True, help="Without a drain.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=3600.0, metavar="SECONDS")
+@click.option("--timeout", type=Amount(min=0), default=3600.0, metavar="SECONDS")
 @json_option
 @click.pass_context
 def down(

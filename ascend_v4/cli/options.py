@@ -14,6 +14,8 @@ from click.core import ParameterSource
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
+from .types import Word
+
 if TYPE_CHECKING:
     from ascend_v4.core.request import LaunchRequest
 
@@ -58,7 +60,7 @@ LAUNCH_OPTIONS: dict[str, tuple[str, Any, str]] = {
         "Share of device memory to use.",
     ),
     "served_model_name": ("--served-model-name", str, "Name that clients ask for."),
-    "host": ("--host", str, "Address to listen on (loopback by default)."),
+    "host": ("--host", Word(), "Address to listen on (loopback by default)."),
     "port": ("--port", click.IntRange(1, 65535), "Port to listen on."),
     "api_key_file": ("--api-key-file", click.Path(), "File that holds the API key."),
 }

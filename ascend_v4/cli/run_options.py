@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from .types import Amount, ReadyDescriptor, ReadyFile
+
 __all__ = ["run_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-SECONDS = click.FloatRange(min=0)
+SECONDS = Amount(min=0)
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     (
@@ -26,7 +27,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     (
         "--deadline",
         {
-            "type": click.FloatRange(min=1),
+            "type": Amount(min=1),
             "metavar": "SECONDS",
             "help": "Longest start (30 min, Pro 60 min).",
         },
@@ -56,11 +57,14 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
             "help": "Ask the installed engine's own parser and start-up checks first.",
         },
     ),
-    ("--ready-fd", {"type": int, "metavar": "FD", "help": "Write one line there when ready."}),
+    (
+        "--ready-fd",
+        {"type": ReadyDescriptor(), "metavar": "FD", "help": "Write one line there when ready."},
+    ),
     (
         "--ready-file",
         {
-            "type": click.Path(path_type=Path, dir_okay=False),
+            "type": ReadyFile(),
             "metavar": "FILE",
             "help": "A file that exists while it serves.",
         },
@@ -87,7 +91,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     (
         "--probe-timeout",
         {
-            "type": click.FloatRange(min=0.1),
+            "type": Amount(min=0.1),
             "default": 15.0,
             "show_default": True,
             "metavar": "SECONDS",

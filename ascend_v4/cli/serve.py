@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,17 @@ from .options import json_option, launch_options, request_of
 from .output import never_wait, print_findings, print_json, print_result, status
 from .planning import compiled_or_refused, host_of
 from .run_options import run_options
+from .types import Amount
 
 if TYPE_CHECKING:
     from ascend_v4.core.compiler import Compiled
     from ascend_v4.core.plan import LaunchPlan, Process
     from ascend_v4.core.request import LaunchRequest
+    from ascend_v4.engine.precheck import Ask
     from ascend_v4.host.system import Host
     from ascend_v4.run.launch import Launch
     from ascend_v4.run.outcome import Outcome
+    from ascend_v4.run.spec import Spec
 
 __all__ = ["command"]
 
@@ -37,7 +40,7 @@ HEADLESS = "its engine has loaded, the head node serves"
 @click.option("--node", metavar="NAME", help="Which node of the topology this is.")
 @click.option(
     "--lease",
-    type=click.FloatRange(min=1),
+    type=Amount(min=1),
     metavar="SECONDS",
     help="End without a line on stdin for so long; see docs/cluster.md.",
 )
@@ -112,15 +115,15 @@ def tell_fit(compiled: Compiled, *, refuse: bool) -> None:
     print_findings(finding for finding in found if finding.severity != "info")
 
 
-def engine_asked(host: Host) -> Callable[[LaunchPlan, Sequence[str], Mapping[str, str]], None]:
+def engine_asked(host: Host) -> Callable[[Spec, Ask], None]:
     """Return a hook that asks the installed engine about a launch before it loads anything."""
 
-    def ask(_plan: LaunchPlan, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    def ask_engine(spec: Spec, ask: Ask) -> None:
         from ascend_v4.engine.precheck import check_engine
 
-        status(check_engine(host, Path(argv[0]), argv[1:], env))
+        status(check_engine(host, Path(spec.argv[0]), spec.argv[1:], spec.env, ask))
 
-    return ask
+    return ask_engine
 
 
 def print_plan(plan: LaunchPlan, host: Host, as_json: bool, runtime: str) -> None:

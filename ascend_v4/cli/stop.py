@@ -11,6 +11,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .options import json_option
 from .output import print_json, status
 from .planning import host_of
+from .types import Amount
 
 if TYPE_CHECKING:
     from ascend_v4.run.state import RunDir
@@ -23,7 +24,7 @@ __all__ = ["command"]
 @click.option("--now", is_flag=True, help="Without a drain.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Amount(min=0),
     default=3600.0,
     metavar="SECONDS",
     help="How long to wait for the end.",

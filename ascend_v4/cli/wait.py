@@ -9,6 +9,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from .options import json_option
 from .output import print_json, print_result, status
 from .planning import host_of
+from .types import Amount
 
 __all__ = ["command"]
 
@@ -21,7 +22,7 @@ SIGNALLED = 128
 @click.option(
     "--for", "wanted", type=click.Choice(["ready", "stopped"]), default="ready", show_default=True
 )
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up (8).")
+@click.option("--timeout", type=Amount(min=0), metavar="SECONDS", help="Give up (8).")
 @json_option
 @click.pass_context
 def command(

@@ -7,17 +7,22 @@ Verdicts are kept by engine version, arguments and environment.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ascend_v4.errors import AscendV4Error, ExitCode
-from ascend_v4.host.system import Host
+from ascend_v4.host.system import Completed, Host
+from ascend_v4.paths import base_dir
 
 from .locate import installed_version
 
-__all__ = ["check_engine", "interpreter_of"]
+__all__ = ["Ask", "check_engine", "interpreter_of"]
+
+#: Runs a command in an environment for at most so many seconds.
+Ask = Callable[[Sequence[str], Mapping[str, str], float], Completed]
 
 CHILD = Path(__file__).with_name("precheck_child.py")
 #: Importing vLLM takes 10 to 20 s on a slow disk; past this it has hung.
@@ -64,16 +69,17 @@ def fingerprint(program: Path, argv: Sequence[str], env: Mapping[str, str]) -> s
 
 def cache_file(env: Mapping[str, str], key: str) -> Path:
     """Return where a verdict is kept."""
-    home = Path(env.get("HOME") or "/")
-    base = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "ascend-v4" / "engine-checks" / f"{key}.json"
+    return base_dir(env, "XDG_CACHE_HOME", ".cache") / "engine-checks" / f"{key}.json"
 
 
-def check_engine(host: Host, program: Path, argv: Sequence[str], env: Mapping[str, str]) -> str:
+def check_engine(
+    host: Host, program: Path, argv: Sequence[str], env: Mapping[str, str], ask: Ask | None = None
+) -> str:
     """Run the engine's own checks on ``argv`` (from ``serve`` on); return what to tell the user.
 
-    ``env`` is the server's whole environment. Raises AscendV4Error (refused) with the
-    engine's own words. When the checks can't be run, says so and lets the launch go on.
+    ``env`` is the server's whole environment, ``ask`` what runs them. Raises AscendV4Error
+    (refused) with the engine's own words. When the checks can't be run, says so and lets
+    the launch go on.
     """
     python = interpreter_of(program)
     if python is None:
@@ -81,9 +87,8 @@ def check_engine(host: Host, program: Path, argv: Sequence[str], env: Mapping[st
     kept = cache_file(host.env, fingerprint(program, argv, env))
     if kept.exists():
         return "the engine's own checks passed before for this very launch"
-    done = Host(host.root, env).run(
-        [str(python), str(CHILD)], timeout_s=TIMEOUT_S, stdin=json.dumps(list(argv))
-    )
+    command = [str(python), str(CHILD), *argv]
+    done = ask(command, env, TIMEOUT_S) if ask else Host(host.root, env).run(command, TIMEOUT_S)
     verdict = read_verdict(done.stdout)
     if verdict is None or verdict["stage"] == "import":
         why = verdict["message"] if verdict else (done.stderr.strip().splitlines() or ["?"])[-1]
@@ -96,8 +101,10 @@ def check_engine(host: Host, program: Path, argv: Sequence[str], env: Mapping[st
             f"the installed engine refuses this launch in {what}: {verdict['message']}",
             "change what it names; --no-check-engine launches all the same",
         )
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text("{}\n", encoding="utf-8")
+    # A cache that can't be written only costs the next launch some seconds.
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text("{}\n", encoding="utf-8")
     return "the engine's own checks passed"
 
 

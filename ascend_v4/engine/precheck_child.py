@@ -1,7 +1,7 @@
 """Runs under the engine's own interpreter: parse and validate one ``vllm serve``, start nothing.
 
-Reads the arguments after ``vllm`` as a JSON list on standard input and prints one JSON
-object on its last line: ``{"stage": "ok"|"import"|"parse"|"config", "message": …}``.
+Takes the arguments after ``vllm`` and prints one JSON object on its last line:
+``{"stage": "ok"|"import"|"parse"|"config", "message": …}``.
 Imports nothing of ascend_v4, which isn't installed where the engine is.
 """
 
@@ -63,5 +63,7 @@ def judge(argv: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    verdict = judge(json.load(sys.stdin))
+    verdict = judge(sys.argv[1:])
+    # Readers of logs cut lines that are longer than 16 KiB.
+    verdict["message"] = verdict["message"][:8000]
     sys.stdout.write("\n" + json.dumps(verdict) + "\n")

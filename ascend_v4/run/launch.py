@@ -12,11 +12,13 @@ from typing import Any
 
 from ascend_v4.core.finding import Finding
 from ascend_v4.core.plan import LaunchPlan, Process
+from ascend_v4.engine.precheck import Ask
 from ascend_v4.errors import AscendV4Error, ExitCode
-from ascend_v4.host.system import Host
+from ascend_v4.host.system import Completed, Host
 from ascend_v4.paths import engine_dir
 
 from .claims import Claims, lock_directory
+from .guarded import guarded
 from .held import Held
 from .inherit import clean_environment, jemalloc
 from .logs import Terminal
@@ -41,8 +43,8 @@ ROUTER = "vllm-router"
 class Launch:
     """How to run a plan, beside the plan itself; ``before`` hooks run last before the engine.
 
-    A hook gets the plan and the argv and environment of a server process, the first of
-    each shape, and raises AscendV4Error to refuse. ``node`` is whose processes are run,
+    A hook gets a server process, the first of each shape, and what runs a command under a
+    guardian; it raises AscendV4Error to refuse. ``node`` is whose processes are run,
     ``served_model`` and ``key`` what a router's clients ask for and show, ``labels`` go
     into the run's state, ``peers`` are the servers elsewhere that a process needs,
     ``decoders`` those that fetch the KV cache of others.
@@ -53,7 +55,7 @@ class Launch:
     ready_fd: int | None = None
     ready_file: Path | None = None
     runtime: str = "native"
-    before: Sequence[Callable[[LaunchPlan, Sequence[str], Mapping[str, str]], None]] = ()
+    before: Sequence[Callable[[Spec, Ask], None]] = ()
     node: str = "localhost"
     served_model: str = ""
     key: str = ""
@@ -98,17 +100,31 @@ class Prepared(Held):
             "directory": str(self.run.path),
         }
 
+    def ask(self, argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> Completed:
+        """Run a command that must not outlive the launcher."""
+        log = self.run.path / "engine-check.log"
+        try:
+            return guarded(
+                self.run.run_id, "engine-check", argv, env, log, self.secrets, timeout_s=timeout_s
+            )
+        finally:
+            # Who asked tells what it said.
+            log.unlink(missing_ok=True)
+
     def supervise(self, on_ready: Callable[[float], None], *, echo: bool = True) -> Outcome:
         """Run the engine to its end and give everything back; ``echo`` shows its log on stderr."""
         terminal = Terminal()
         launch = self.launch
+        notifier = Notifier.of(launch.ready_fd, launch.ready_file, self.host.env)
+        # Of a run that was killed; ours says nothing yet.
+        notifier.forget()
         devices = [n for p in self.plan.processes for n in p.devices]
         supervisor = Supervisor(
             self.run,
             self.specs,
             launch.options,
             RestartPolicy(launch.restart),
-            Notifier.of(launch.ready_fd, launch.ready_file, self.host.env),
+            notifier,
             terminal,
             on_ready,
             facts={
@@ -164,7 +180,7 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch, signals: Signals) -> P
             prepared.specs.append(spec_of(prepared, process, program))
         for spec in shapes(prepared.specs):
             for hook in launch.before:
-                hook(plan, spec.argv, spec.env)
+                hook(spec, prepared.ask)
         run.write("plan", plan.to_json())
         prune(host.env)
         signals.hold()
@@ -203,9 +219,10 @@ def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         env.pop(name, None)
     prepared.secrets += [env[name] for name in process.secret_env]
-    cleanup: tuple[tuple[str, ...], ...] = ()
+    cleanup = forgetting(launch.ready_file)
     if launch.runtime == "docker" and process.argv[0] != ROUTER:
-        argv, env, cleanup = containerised(prepared, process, env)
+        argv, env, removal = containerised(prepared, process, env)
+        cleanup = (*cleanup, *removal)
     else:
         argv = native_argv(process, program, host)
     what = process.argv[0] if process.role == "router" else f"{plan.engine} {plan.engine_version}"
@@ -216,6 +233,14 @@ def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:
     return Spec(process.name, argv, env, probe, after, cleanup, role, peers)
 
 
+def forgetting(ready_file: Path | None) -> tuple[tuple[str, ...], ...]:
+    """Return what takes the ready file away when nobody else is left to do it."""
+    if ready_file is None:
+        return ()
+    path = str(ready_file.absolute())
+    return (("/bin/sh", "-c", 'rm -f -- "$1" || :', "ascend-v4", path),)
+
+
 def probe_of(prepared: Prepared, process: Process, env: Mapping[str, str]) -> ReadyProbe | None:
     """Return what asks a process for a token; None for one without an API.
 
@@ -224,10 +249,8 @@ def probe_of(prepared: Prepared, process: Process, env: Mapping[str, str]) -> Re
     if process.ready is None:
         return None
     served = value_of(process.argv, "--served-model-name") or prepared.launch.served_model
-    given = value_of(process.argv, "--api-key") or ""
-    if given:
-        prepared.secrets.append(given)
-    key = given or env.get("VLLM_API_KEY", "") or prepared.launch.key
+    key = env.get("VLLM_API_KEY", "") or prepared.launch.key
+    prepared.secrets.append(key)
     proxy = process.role == "router" and process.argv[0] != ROUTER
     probe = ReadyProbe(process.ready.url, served, key, health="" if proxy else "/health")
     if process.role == "router" and prepared.launch.decoders:

@@ -57,7 +57,8 @@ class Liveness:
             self.failed, self.hung = 0, False
             return False
         self.failed += 1
-        blind = self.seen is None and sample.healthy
+        # A page of counters that can't be read shows neither progress nor a standstill.
+        blind = not sample.progress and sample.healthy
         self.hung = self.failed >= self.failures and not blind
         return self.hung
 

@@ -22,7 +22,7 @@ __all__ = ["LogFile", "Masker", "Terminal", "pump", "tail"]
 ROTATE_BYTES = 64 * 1024 * 1024
 KEEP_FILES = 4
 #: One line longer than this is cut: a progress bar without line breaks is no log.
-LINE_BYTES = 16 * 1024
+LINE_LENGTH = 16 * 1024
 TAIL_LINES = 50
 TAIL_BYTES = 16 * 1024
 
@@ -41,6 +41,18 @@ class Masker:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.secrets = sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True)
+
+    def cut(self, line: bytes) -> tuple[bytes, bytes]:
+        """Return the part of an unended line that can be shown now, and the rest.
+
+        The rest is long enough to hold the beginning of any known secret.
+        """
+        known = [secret.encode() for secret in self.secrets]
+        for secret in known:
+            line = line.replace(secret, b"***")
+        keep = max(map(len, known), default=1) - 1
+        at = len(line) - keep
+        return line[:at], line[at:]
 
     def __call__(self, line: str) -> str:
         """Return the line without secrets."""
@@ -155,8 +167,12 @@ def _pump(pipe: IO[bytes], masker: Masker, sinks: tuple[Callable[[str], None], .
         except OSError:
             data = b""
         lines, rest = split(rest + data, last=not data)
+        if len(rest) > LINE_LENGTH:
+            line, rest = masker.cut(rest)
+            lines.append(line)
         for line in lines:
-            text = masker(line.decode(errors="replace"))
+            # Masked before it is cut: what is left of a secret at a cut no longer looks like one.
+            text = masker(line.decode(errors="replace"))[:LINE_LENGTH]
             for sink in sinks:
                 # A fault of a reader of the log is never the engine's problem.
                 with contextlib.suppress(Exception):
@@ -170,10 +186,10 @@ def split(data: bytes, *, last: bool = False) -> tuple[list[bytes], bytes]:
     """Return the whole lines of ``data`` and the rest; a carriage return ends a line too."""
     data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     *lines, rest = data.split(b"\n")
-    if len(rest) > LINE_BYTES or (last and rest):
+    if last and rest:
         lines.append(rest)
         rest = b""
-    return [line[:LINE_BYTES] for line in lines], rest
+    return lines, rest
 
 
 class Tail:

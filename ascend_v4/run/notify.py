@@ -60,6 +60,12 @@ class Notifier:
         """Return who wants to hear, systemd as its variables say."""
         return cls(fd, file, env.get("NOTIFY_SOCKET", ""), watchdog_period(env, os.getpid()))
 
+    def forget(self) -> None:
+        """Take away a ready file that says what no longer holds."""
+        if self.file is not None:
+            with contextlib.suppress(OSError):
+                self.file.unlink()
+
     def status(self, text: str) -> None:
         """Tell systemd what is being done; also asks for more time to start."""
         if self.address:
@@ -80,9 +86,7 @@ class Notifier:
 
     def not_ready(self, text: str, *, stopping: bool = False) -> None:
         """Take the ready file away, and tell systemd."""
-        if self.file is not None:
-            with contextlib.suppress(OSError):
-                self.file.unlink()
+        self.forget()
         sd_notify(self.address, *(["STOPPING=1"] if stopping else []), f"STATUS={text}")
 
 

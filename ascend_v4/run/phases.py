@@ -103,7 +103,9 @@ class Phases:
                 self._begin(row, found)
             elif kind == "cause" and level not in ("INFO", "DEBUG") and message[:1].strip():
                 line = message.strip()[:500]
-                self._keep("known", Cause(row["id"], row.get("code", 9), row["says"], line))
+                # What the engine only warned of it may have lived with.
+                slot = "warned" if level == "WARNING" else "known"
+                self._keep(slot, Cause(row["id"], row.get("code", 9), row["says"], line))
             echo = echo or kind == "echo"
             self.lost = self.lost or kind == "lost"
         self._error(level, message, echo=echo)
@@ -115,8 +117,11 @@ class Phases:
         return self
 
     def cause(self) -> Cause | None:
-        """Return the first real error: one that a row knows, else the first seen, else an echo."""
-        for slot in ("known", "first", "echo"):
+        """Return the first real error: one that a row knows, else the first seen.
+
+        Without one, what was only warned of, else an echo.
+        """
+        for slot in ("known", "first", "warned", "echo"):
             if slot in self.errors:
                 return self.errors[slot][1]
         return None

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ascend_v4.errors import AscendV4Error
 from ascend_v4.host.system import Host
+from ascend_v4.paths import base_dir
 
 from .weights import Interval, Weights
 
@@ -28,15 +30,14 @@ SPREAD = 0.5
 
 def calibration_file(env: Mapping[str, str]) -> Path:
     """Return where a user's calibrations are: ``$XDG_STATE_HOME/ascend-v4/calibration.json``."""
-    base = env.get("XDG_STATE_HOME") or str(Path(env.get("HOME", "/")) / ".local" / "state")
-    return Path(base) / "ascend-v4" / "calibration.json"
+    return base_dir(env, "XDG_STATE_HOME", ".local/state") / "calibration.json"
 
 
 def load_calibration(env: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the saved rows; a missing or damaged file counts as none."""
     try:
         rows = json.loads(calibration_file(env).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AscendV4Error):
         return []
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,73 @@ def test_a_run_in_preparation_is_stopped(tree, how):
         )
     assert serving.end() == (128 + signal.SIGQUIT if how == "now" else 128 + signal.SIGTERM)
     assert (tree.run_dirs(), list(tree.locks.iterdir()), tree.pids()) == ([], [], [])
+
+
+@pytest.mark.parametrize("how", ["KILL", "TERM"])
+def test_the_engines_check_never_outlives_the_launcher(tree, how):
+    """Nor does what the check started."""
+    serving = slow_check(tree).serve()
+    prepares(tree)
+    check = until(lambda: [pid for pid in tree.carriers() if b"sleep" in cmdline(pid)])
+    serving.process.send_signal(signal.Signals[f"SIG{how}"])
+    serving.end()
+    until(lambda: tree.strays() == [], 5.0)
+    assert not runs(check[0])
+
+
+def cmdline(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_descriptor_that_is_not_open_is_refused(tree, tmp_path):
+    """A number that is free now would be one of our own locks when it is written to."""
+    for number, says in (
+        (3, "not open"),
+        (8, "not open"),
+        (1, "standard stream"),
+        (-1, "standard"),
+    ):
+        done = tree.run(*tree.serve_words("--ready-fd", number))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert says in done.stderr
+    with (tmp_path / "file").open("w") as file, (tmp_path / "file").open() as reader:
+        command = tree.command(*tree.serve_words("--ready-fd", reader.fileno()))
+        fds = [file.fileno(), reader.fileno()]
+        done = subprocess.run(
+            command, env=tree.env(), pass_fds=fds, capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, "not open for writing" in done.stderr) == (2, True)
+    assert tree.run_dirs() == []
+
+
+def test_a_ready_file_that_cannot_be_made_is_refused(tree, tmp_path):
+    done = tree.run(*tree.serve_words("--ready-file", tmp_path / "no" / "file"))
+    assert (done.returncode, "no file can be made in" in done.stderr) == (2, True)
+
+
+def test_a_ready_file_never_stands_for_what_does_not_serve(trees, tmp_path):
+    """Not one of an earlier run while this one starts, nor ours when we were killed."""
+    tree, file = trees(load_s=0.3), tmp_path / "ready"
+    file.write_text("stale")
+    serving = tree.serve("--ready-file", file)
+    until(lambda: tree.read("state").get("starts"))
+    until(lambda: not file.exists(), 1.0)
+    serving.ready()
+    assert file.exists()
+    serving.process.kill()
+    serving.end()
+    until(lambda: not file.exists() and tree.strays() == [], 5.0)
+
+
+@pytest.mark.parametrize(
+    "words", [["--deadline", "nan"], ["--probe-interval", "inf"], ["--host", ""], ["--host", "a b"]]
+)
+def test_what_is_no_number_or_address_is_refused(tree, words):
+    done = tree.run(*tree.serve_words(*words))
+    assert (done.returncode, words[0] in done.stderr) == (2, True)
 
 
 def test_two_stops_are_one_drain(trees):
@@ -124,14 +192,25 @@ def test_a_key_that_no_header_can_hold_is_an_oserror():
         request("http://127.0.0.1:1", "/", key="one\ntwo", timeout_s=1)
 
 
-def test_a_key_among_the_extra_arguments_is_used_and_masked(trees):
-    tree = trees(api_key="sw0rdfish-77")
-    serving = tree.serve("--", "--api-key", "sw0rdfish-77")
+@pytest.mark.parametrize("words", [["--api-key", "sw0rdfish-77"], ["--api-key=sw0rdfish-77"]])
+@pytest.mark.parametrize("dry", [[], ["--dry-run", "--json"]])
+def test_a_key_among_the_extra_arguments_is_refused(tree, words, dry):
+    done = tree.run(*tree.serve_words(*dry, "--", *words))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "--api-key-file FILE" in done.stderr
+    assert "sw0rdfish-77" not in done.stderr
+
+
+def test_an_inherited_key_is_used_and_masked(trees):
+    tree = trees(api_key="sw0rdfish-77", stderr=["the key is sw0rdfish-77"])
+    serving = tree.serve(env={"VLLM_API_KEY": "sw0rdfish-77"})
     serving.ready()
     assert serving.end(signal.SIGTERM) == 143
-    report = (tree.run_dirs()[0] / "exit.json").read_text()
-    logs = "".join(path.read_text() for path in (tree.run_dirs()[0] / "logs").iterdir())
-    assert "sw0rdfish-77" not in report + logs
+    folder = tree.run_dirs()[0]
+    texts = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert [path for path, text in texts.items() if "sw0rdfish-77" in text] == []
+    assert "the key is ***" in texts[folder / "logs/server.log"]
+    assert "sw0rdfish-77" not in serving.err()
 
 
 def test_every_run_of_a_deployment_is_asked_to_stop(tmp_path, monkeypatch):

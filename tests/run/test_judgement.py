@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascend_v4.run.liveness import Liveness, Sample, parse_progress
-from ascend_v4.run.logs import LogFile, Masker, Tail, split, tail
+from ascend_v4.run.logs import LINE_LENGTH, LogFile, Masker, Tail, pump, split, tail
 from ascend_v4.run.memory import DeviceUse, not_returned, npu_use, wait_returned
 from ascend_v4.run.notify import watchdog_period
 from ascend_v4.run.phases import Phases, strip_prefix
@@ -67,7 +67,7 @@ def test_codes_that_restart(code):
     assert RestartPolicy(False).judge(code, 1.0, None).delay_s is None
 
 
-BAD, GOOD = Sample(False, True), Sample(True, True)
+BAD, STILL, GOOD = Sample(False, True), Sample(False, True, b"5"), Sample(True, True)
 
 
 def test_liveness_needs_failures_and_no_progress():
@@ -82,8 +82,17 @@ def test_liveness_needs_failures_and_no_progress():
 
 def test_liveness_one_answer_resets():
     judge = Liveness(3, seen=b"5")
-    samples = [BAD, BAD, GOOD, BAD, BAD, BAD]
+    samples = [STILL, STILL, GOOD, STILL, STILL, STILL]
     assert [judge.judge(sample) for sample in samples] == [False] * 5 + [True]
+
+
+def test_liveness_without_a_reading_of_the_counters_knows_nothing():
+    """/metrics that can't be read while /health answers shows no standstill."""
+    judge = Liveness(3, seen=b"5")
+    assert [judge.judge(Sample(False, True)) for _ in range(5)] == [False] * 5
+    assert judge.judge(Sample(False, True, b"5"))
+    assert not judge.judge(Sample(False, True, b"6"))
+    assert [judge.judge(Sample(False, False)) for _ in range(3)] == [False, False, True]
 
 
 def test_liveness_without_counters_trusts_health_only():
@@ -212,6 +221,36 @@ def test_lines_are_split_the_same_however_they_arrive(chunks):
         got += lines
     lines, _ = split(rest, last=True)
     assert got + lines == expected
+
+
+def test_a_secret_that_arrives_in_parts_of_a_line_without_an_end_is_masked():
+    """Neither where a read ends nor where a line is cut shows a part of it."""
+    secret, shown = "swordfish-" * 3, []
+    read, write = os.pipe()
+    with os.fdopen(write, "wb", buffering=0) as pipe:
+        thread = pump(os.fdopen(read, "rb", buffering=0), Masker([secret]), [shown.append])
+        blob = b"x" * (LINE_LENGTH - 7) + secret.encode() + b"y" * LINE_LENGTH
+        for at in range(0, len(blob), LINE_LENGTH + 3):
+            pipe.write(blob[at : at + LINE_LENGTH + 3])
+            time.sleep(0.05)
+        pipe.write(b"\n" + b"z" * (LINE_LENGTH - 9) + secret.encode() + b"\n")
+    thread.join(5)
+    whole = "".join(shown)
+    assert "swordfish" not in whole
+    assert whole.count("***") == 2
+    assert (whole.count("x"), whole.count("y")) == (LINE_LENGTH - 7, LINE_LENGTH)
+
+
+def test_what_was_only_warned_of_is_no_cause():
+    """The engine took another port; what ended it came later."""
+    stamp = "11-23 20:51:12 [fake.py:1]"
+    warned = f"(APIServer pid=1) WARNING {stamp} Address already in use, trying 29501"
+    died = f"(Worker pid=2) ERROR {stamp} RuntimeError: HCCL link down"
+    cause = Phases().feed([warned, died]).cause()
+    assert (cause.code, cause.line) == (9, "RuntimeError: HCCL link down")
+    assert Phases().feed([warned]).cause().code == 7
+    said = warned.replace("WARNING", "ERROR")
+    assert Phases().feed([said, died]).cause().code == 7
 
 
 def test_a_line_is_quick_to_read():

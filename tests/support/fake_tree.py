@@ -24,7 +24,8 @@ too. Acts by ``vllm.json`` beside itself; every key may be left out:
   memory           path of a file that gets the pids of the workers, see fake_npu.py
   first             a script for the first start only, laid over this one
 
-Each process adds a line {"role", "pid"} to ``tree.jsonl``. Standard library only.
+Each process adds a line {"role", "pid", "start"} to ``tree.jsonl``; the start time tells it
+from a later process of the same pid. Standard library only.
 """
 
 import contextlib
@@ -47,9 +48,19 @@ def option(argv, name, default):
     return argv[argv.index(name) + 1] if name in argv else default
 
 
+def start_of(pid):
+    """Return when a process started, in clock ticks since boot; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
+
+
 def note(role):
+    row = {"role": role, "pid": os.getpid(), "start": start_of(os.getpid())}
     with open(os.path.join(HERE, "tree.jsonl"), "a") as file:
-        file.write(json.dumps({"role": role, "pid": os.getpid()}) + "\n")
+        file.write(json.dumps(row) + "\n")
 
 
 def say(text, who="APIServer", level="INFO"):
@@ -212,9 +223,11 @@ def stop(argv, children):
     while STATE["running"] and time.monotonic() < deadline:
         time.sleep(0.01)
     with open(os.path.join(HERE, "tree.jsonl")) as file:
-        workers = [json.loads(line) for line in file]
+        rows = [json.loads(line) for line in file]
+    # Of earlier starts there are lines too, and their pids may be somebody else's by now.
+    live = [row for row in rows if start_of(row["pid"]) == row["start"]]
     kept = 1 if SCRIPT.get("leak") else 0
-    for entry in workers:
+    for entry in live:
         if entry["role"] == "worker" and kept:
             kept -= 1
             continue

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ascend_v4.run.procs import alive
 from tests.support.checkpoints import checkpoint_files, write_files
 from tests.support.fakehost import FakeHost
 
@@ -114,11 +115,14 @@ class Tree:
             check=False,
         )
 
+    def processes(self) -> list[dict[str, Any]]:
+        """Return the engine's processes so far: role, pid, start time in clock ticks."""
+        path = self.fake.bin / "tree.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
     def pids(self, role: str | None = None) -> list[int]:
         """Return the pids of the engine's processes so far, of one role or all."""
-        path = self.fake.bin / "tree.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return [row["pid"] for row in rows if role in (None, row["role"])]
+        return [row["pid"] for row in self.processes() if role in (None, row["role"])]
 
     def keepers(self) -> tuple[int, int]:
         """Return the pids of the first member's watcher and guardian, while the engine lives."""
@@ -127,7 +131,7 @@ class Tree:
 
     def alive(self) -> list[int]:
         """Return the engine's processes that still run."""
-        return [pid for pid in self.pids() if runs(pid)]
+        return [row["pid"] for row in self.processes() if alive(row["pid"], row["start"])]
 
     def run_dirs(self) -> list[Path]:
         """Return the folders of the runs, oldest first."""
