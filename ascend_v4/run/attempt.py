@@ -11,6 +11,7 @@ from functools import partial
 
 from ascend_v4.errors import ExitCode
 
+from .drain import Drain
 from .liveness import Liveness, Prober, Sample, look
 from .member import Member
 from .outcome import Failure, Outcome, died, late
@@ -55,6 +56,7 @@ class Attempt:
         self.lease_over = False
         self.ending = False
         self.kill_at: float | None = None
+        self.drain: Drain | None = None
         self.forwarded: set[int] = set()
         self.prober = Prober(self.signals.wake)
         self.asked: str | None = None
@@ -65,6 +67,11 @@ class Attempt:
             s.name: Peers(s.peers, s.env.get("VLLM_API_KEY", "")) for s in self.specs if s.peers
         }
         self.turn = 0
+        wait_s = self.options.probe_timeout_s
+        self.calls: list[tuple[str, Callable[[], object]]] = [
+            *((spec.name, partial(look, spec.probe, wait_s)) for spec in self.specs if spec.probe),
+            *((name, partial(peers.ask, wait_s)) for name, peers in self.peers.items()),
+        ]
         if self.options.lease is not None:
             self.options.lease.bind(self.signals, self.generate)
 
@@ -107,6 +114,8 @@ class Attempt:
             self.kill()
         if not self.stopping:
             self.watch(now)
+        elif self.drain is not None:
+            self.go_on_draining(self.drain)
         self.refresh(now)
 
     def pause(self) -> float:
@@ -145,8 +154,7 @@ class Attempt:
             self.stopping = True
             self.kill()
         elif not self.stopping:
-            drain = self.options.drain_s if self.is_ready() else 0.0
-            self.stop(signal.SIGTERM if hung_up else number, drain + MARGIN_S)
+            self.begin_drain(signal.SIGTERM if hung_up else number)
             self.on_change("draining")
 
     def on_news(self, member: Member) -> None:
@@ -199,15 +207,8 @@ class Attempt:
             self.stop(signal.SIGTERM, FAIL_GRACE_S)
         else:
             self.on_change("failing")
-            self.settle(member)
+            member.settle()
             self.fail(self.end_of(member))
-
-    def settle(self, member: Member) -> None:
-        """Give the log's reader a moment for the last lines, where the error is."""
-        deadline = time.monotonic() + 0.5
-        while member.copier.is_alive() and time.monotonic() < deadline:
-            if member.wait_over(0.02):
-                return
 
     def fail(self, failure: Failure) -> None:
         """Keep the first failure and end everything."""
@@ -228,15 +229,38 @@ class Attempt:
 
     def stop(self, number: int, grace_s: float) -> None:
         """Ask every member to end, and kill what is left after ``grace_s`` seconds."""
+        self.end_by(grace_s)
+        self.drain = None
+        self.tell(number)
+
+    def end_by(self, grace_s: float) -> None:
+        """Watch no more; what is left after ``grace_s`` seconds is killed."""
         self.stopping = True
         at = time.monotonic() + grace_s
         self.kill_at = at if self.kill_at is None else min(self.kill_at, at)
         self.prober.drop()
-        self.tell(number)
+
+    def begin_drain(self, number: int) -> None:
+        """Ask the members to end in their order; before it serves there is nothing to drain."""
+        if not self.is_ready():
+            self.stop(number, MARGIN_S)
+            return
+        self.end_by(self.options.drain_s + MARGIN_S)
+        self.drain = Drain(self.specs, number, self.options.drain_s)
+
+    def go_on_draining(self, drain: Drain) -> None:
+        """Ask the members whose turn it is, and the others how much runs in them."""
+        answer = self.prober.take()
+        if answer is not None:
+            drain.heard(answer)
+        for name in drain.due(self.members):
+            self.members[name].signal(drain.number)
+        if not self.prober.busy and (question := drain.question()):
+            self.prober.ask(question)
 
     def kill(self) -> None:
         """Kill every process of every member; launchers on other nodes first do it there."""
-        self.kill_at = None
+        self.kill_at, self.drain = None, None
         if self.options.end_s and not self.ending:
             self.ending = True
             self.kill_at = time.monotonic() + self.options.end_s
@@ -344,17 +368,12 @@ class Attempt:
             self.on_answers(self.asked, result)
         if self.prober.busy or now < self.next_probe or self.stopping:
             return
-        timeout_s = self.options.probe_timeout_s
-        calls: list[tuple[str, Callable[[], object]]] = [
-            (s.name, partial(look, s.probe, timeout_s)) for s in self.specs if s.probe
-        ]
-        calls += [(name, partial(peers.ask, timeout_s)) for name, peers in self.peers.items()]
-        if not calls:
+        if not self.calls:
             self.next_probe = now + 3600
             return
-        self.asked, call = calls[self.turn % len(calls)]
+        self.asked, call = self.calls[self.turn % len(self.calls)]
         self.turn += 1
-        self.next_probe = now + self.options.probe_interval_s / len(calls)
+        self.next_probe = now + self.options.probe_interval_s / len(self.calls)
         self.prober.ask(call)
 
     def on_answers(self, name: str, answers: Answers) -> None:

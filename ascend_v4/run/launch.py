@@ -18,6 +18,7 @@ from ascend_v4.host.system import Completed, Host
 from ascend_v4.paths import engine_dir
 
 from .claims import Claims, lock_directory
+from .drain import cuts_requests
 from .guarded import guarded
 from .held import Held
 from .inherit import clean_environment, jemalloc
@@ -230,7 +231,8 @@ def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:
     probe = probe_of(prepared, process, env)
     peers = launch.peers.get(process.name, ())
     after, role = process.starts_after, process.role
-    return Spec(process.name, argv, env, probe, after, cleanup, role, peers)
+    cuts = cuts_requests(process.argv)
+    return Spec(process.name, argv, env, probe, after, cleanup, role, peers, cuts_requests=cuts)
 
 
 def forgetting(ready_file: Path | None) -> tuple[tuple[str, ...], ...]:

@@ -9,6 +9,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,13 @@ class Member:
                 return False
             self.hear()
         return True
+
+    def settle(self) -> None:
+        """Give the log's reader a moment for the last lines, where the error is."""
+        deadline = time.monotonic() + 0.5
+        while self.copier.is_alive() and time.monotonic() < deadline:
+            if self.wait_over(0.02):
+                return
 
     def refresh(self, table: dict[int, Proc]) -> None:
         """Remember the member's processes of now, for a clean-up without a guardian."""

@@ -25,7 +25,8 @@ class Spec:
 
     ``cleanup`` are commands for what is no process of ours, such as a container.
     ``peers`` are base URLs of servers on other nodes that it needs while it serves.
-    ``remote`` listens to a member that is a launcher itself. A member without probe and
+    ``remote`` listens to a member that is a launcher itself. ``cuts_requests`` marks a server
+    that must be idle before it is asked to end, see drain.py. A member without probe and
     remote is ready once it runs, one of role ``headless`` once its engine has loaded.
     """
 
@@ -38,6 +39,12 @@ class Spec:
     role: str = "mixed"
     peers: tuple[str, ...] = ()
     remote: Remote | None = None
+    cuts_requests: bool = False
+
+    @property
+    def fronts(self) -> bool:
+        """Whether it stands before the other members and takes what is for them."""
+        return self.role == "router" or (self.remote is not None and self.remote.fronts)
 
     @property
     def tells_loading(self) -> bool:

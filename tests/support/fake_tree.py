@@ -217,8 +217,13 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def stop(argv, children):
-    """End in order after TERM: let requests finish, then the children, then ourselves."""
+    """End in order after TERM: let requests finish, then the children, then ourselves.
+
+    Before several ranks vLLM has several API servers, and those cut their connections.
+    """
     deadline = time.monotonic() + float(option(argv, "--shutdown-timeout", "0"))
+    if int(option(argv, "--data-parallel-size", "1")) > 1:
+        deadline = 0.0
     STATE["stopping"] = True
     while STATE["running"] and time.monotonic() < deadline:
         time.sleep(0.01)
