@@ -66,8 +66,16 @@ class RealNodes:
 
     def finished(self) -> dict[str, int]:
         """Return the finished requests by the engine's own counters, by its label."""
+        return self.counted("request_success_total")
+
+    def running(self) -> dict[str, int]:
+        """Return the requests that run now, by the engine's label."""
+        return self.counted("num_requests_running")
+
+    def counted(self, name: str) -> dict[str, int]:
+        """Return a metric of the head, by the engine's label."""
         found = re.findall(
-            r'^vllm:request_success_total\{[^}]*engine="(\d+)"[^}]*\} ([\d.e+]+)',
+            rf'^vllm:{name}\{{[^}}]*engine="(\d+)"[^}}]*\}} ([\d.e+]+)',
             self.ask("/metrics"),
             re.MULTILINE,
         )

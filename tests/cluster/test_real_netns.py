@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ascend_v4.rehearsal.build import build_rehearsal
+from tests.support.fake_tree_run import until
 
 from .deployment import gone
 from .netns import network, why_not
@@ -89,6 +90,18 @@ def test_requests_spread_and_a_dead_rank_ends_all(real):
     assert_spread(real)
     os.kill(real.named(1, "VLLM::EngineCore"), signal.SIGKILL)
     assert_ended_by(real, 1)
+
+
+def test_a_drain_answers_what_runs_on_both_nodes(real):
+    """The ranks without an API are asked to end when the head has given its last answer."""
+    body = {"model": "rehearsal", "prompt": "Hello", "max_tokens": 3000, "ignore_eos": True}
+    with ThreadPoolExecutor(4) as pool:
+        replies = [pool.submit(real.ask, "/v1/completions", json.dumps(body)) for _ in range(4)]
+        until(lambda: real.running() == {"0": 2, "1": 2})
+        assert real.deployment.end(signal.SIGTERM, timeout_s=90) == 143
+        usage = [json.loads(reply.result())["usage"]["completion_tokens"] for reply in replies]
+    assert usage == [3000] * 4
+    assert on_nodes(real) == [[], []]
 
 
 def test_three_nodes_and_a_dead_rank_of_the_last(three):

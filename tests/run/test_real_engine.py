@@ -1,8 +1,11 @@
 """Promise 2 on the real vLLM CPU server; many runs of each: python -m tests.figures.supervisor."""
 
 import os
+import re
 import signal
+import threading
 
+import httpx
 import pytest
 
 from tests.run.real import RealRun, one_kill
@@ -29,6 +32,40 @@ def test_two_replicas_and_a_killed_launcher_and_guardian(cpu_engine, tmp_path):
         until(lambda: run.left(tree) == [], 5.0)
     finally:
         run.kill_all(tree)
+
+
+def test_a_drain_answers_what_runs_in_both_replicas(cpu_engine, tmp_path):
+    """vLLM itself cuts the connections: it has an API server for each replica."""
+    run = RealRun(tmp_path, 2, "--no-check-engine")
+    tree, codes = {}, []
+    try:
+        endpoint = run.ready()["endpoint"]
+        tree = run.tree()
+
+        def ask():
+            body = {"model": "rehearsal", "prompt": "Hello", "max_tokens": 3000, "ignore_eos": True}
+            reply = httpx.post(f"{endpoint}/completions", json=body, timeout=60)
+            codes.append((reply.status_code, reply.json()["usage"]["completion_tokens"]))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        page = endpoint.replace("/v1", "/metrics")
+        until(lambda: counted(httpx.get(page, timeout=30).text, "num_requests_running") == 4)
+        run.process.terminate()
+        assert run.process.wait(90) == 143
+        for thread in threads:
+            thread.join()
+        assert codes == [(200, 3000)] * 4
+        assert run.left(tree) == []
+    finally:
+        run.kill_all(tree)
+
+
+def counted(page, name):
+    """Return a metric of all engines together."""
+    rows = re.findall(rf"^vllm:{name}\{{.*\}} (\S+)$", page, re.MULTILINE)
+    return sum(map(float, rows))
 
 
 @pytest.mark.parametrize("dp", [1, 2])
