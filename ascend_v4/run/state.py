@@ -22,10 +22,20 @@ from typing import Any
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.paths import runs_dir
 
-from .procs import Proc, boot_id, send, start_of
+from .procs import Proc, alive, boot_id, send, start_of
 from .records import parsed
+from .strays import strays
 
-__all__ = ["RunDir", "all_runs", "find_run", "lock_held", "new_run", "prune", "write_atomic"]
+__all__ = [
+    "RunDir",
+    "all_runs",
+    "find_run",
+    "lock_held",
+    "members_alive",
+    "new_run",
+    "prune",
+    "write_atomic",
+]
 
 KEEP_RUNS = 20
 SCHEMA = 1
@@ -290,7 +300,17 @@ def find_run(env: Mapping[str, str], run_id: str | None) -> RunDir:
 
 
 def prune(env: Mapping[str, str], keep: int = KEEP_RUNS) -> None:
-    """Remove the oldest finished runs, so that ``keep`` stay."""
+    """Remove the oldest finished runs, so that ``keep`` stay; none of which a process lives.
+
+    What its guardians could not end would be of no known run.
+    """
     finished = [run for run in all_runs(env) if not run.alive()]
     for run in finished[: max(0, len(finished) - keep)]:
-        shutil.rmtree(run.path, ignore_errors=True)
+        if not members_alive(run):
+            shutil.rmtree(run.path, ignore_errors=True)
+
+
+def members_alive(run: RunDir) -> list[Proc]:
+    """Return the live processes of a run: guardians and engine, without the launcher."""
+    known = {proc.pid: proc for proc in run.recorded() if alive(proc.pid, proc.start)}
+    return strays(run.run_id, known)
