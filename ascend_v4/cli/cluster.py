@@ -253,9 +253,10 @@ def down(
     if asked:
         stop_on_nodes(asked, name, host, now=now)
     if left:
+        late = run is not None and run.alive()
         raise AscendV4Error(
-            ExitCode.NOT_CLEANED_UP,
-            "not-stopped",
+            ExitCode.NOT_READY_IN_TIME if late else ExitCode.NOT_CLEANED_UP,
+            "timeout" if late else "not-stopped",
             f"{name} still runs: {', '.join(proc['title'] for proc in left)}",
             f"ascend-v4 cluster down -f {file} --now",
         )

@@ -130,6 +130,6 @@ def print_new(path: Path, name: str, place: tuple[int, int], form: Form) -> tupl
     except OSError:
         return now, offset
     whole, newline, _ = data.rpartition(b"\n")
-    for line in whole.decode(errors="replace").splitlines():
+    for line in whole.decode(errors="replace").split("\n") if newline else ():
         print_result(form(name, line))
     return now, offset + len(whole) + len(newline)

@@ -35,7 +35,7 @@ def lines(seen: dict[str, Any]) -> list[str]:
     """Return a run as text for people."""
     what = f"{seen['model']} on {seen['engine']}"
     shown = [f"{seen['run_id']}  {seen['state']}  {what}", f"  endpoint   {seen['endpoint']}"]
-    if seen["state"] == "starting":
+    if seen["state"] in ("starting", "waiting"):
         shown.append(f"  phase      {seen['phase']}")
     if seen["started_at"]:
         shown.append(f"  started    {since(seen['started_at'])} ago, {seen['starts']} starts")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +28,7 @@ __all__ = ["command"]
     type=Amount(min=0),
     default=3600.0,
     metavar="SECONDS",
-    help="How long to wait for the end.",
+    help="How long to wait for the end (8).",
 )
 @click.option("--deployment", metavar="NAME", help="Every run of this topology on this node.")
 @json_option
@@ -41,8 +42,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Stop a run and wait until none of its processes is left."""
-    from ascend_v4.run.control import members_alive
-    from ascend_v4.run.state import all_runs, find_run
+    from ascend_v4.run.state import all_runs, find_run, members_alive
 
     env = host_of(ctx).env
     if deployment is not None:
@@ -68,24 +68,33 @@ def command(
 
 
 def end(runs: list[RunDir], *, now: bool, timeout_s: float) -> None:
-    """Stop runs, those that live first; raises AscendV4Error (not cleaned up) for all that stay.
+    """Stop runs, those that live first; raises AscendV4Error for all that stay.
 
-    One that can't be stopped keeps no other from being asked.
+    One that can't be stopped keeps no other from being asked. Not cleaned up (12) where
+    processes can't be killed, not in time (8) where launchers only need longer.
     """
     from ascend_v4.run.control import stop
 
-    kept = []
+    kept, late = [], True
     for run in sorted(runs, key=lambda run: not run.alive()):
         left = stop(run, now=now, timeout_s=timeout_s, say=status)
         if left:
-            names = ", ".join(f"{proc['title']} (pid {proc['pid']})" for proc in left)
-            kept.append((run, f"{run.run_id} still runs: {names}"))
+            late = late and run.alive()
+            kept.append((run, staying(run, left, timeout_s)))
         else:
             status(f"{run.run_id} is stopped")
     if kept:
         raise AscendV4Error(
-            ExitCode.NOT_CLEANED_UP,
-            "not-stopped",
+            ExitCode.NOT_READY_IN_TIME if late else ExitCode.NOT_CLEANED_UP,
+            "timeout" if late else "not-stopped",
             "\n  also ".join(text for _, text in kept),
             f"ascend-v4 stop {kept[0][0].run_id} --now",
         )
+
+
+def staying(run: RunDir, left: Sequence[Mapping[str, Any]], timeout_s: float) -> str:
+    """Return what to say of a run that is not stopped."""
+    if run.alive():
+        return f"{run.run_id} was not stopped within {timeout_s:g} s"
+    names = ", ".join(f"{proc['title']} (pid {proc['pid']})" for proc in left)
+    return f"{run.run_id} still runs: {names}"

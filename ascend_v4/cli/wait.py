@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from ascend_v4.errors import AscendV4Error, ExitCode
@@ -30,7 +33,8 @@ def command(
 ) -> int:
     """Wait until a run is ready (prints its endpoint) or stopped.
 
-    A run that ends before it is ready gives its own exit code, 128 + n for signal n.
+    A run that ends before it is ready gives its own exit code, 128 + n for signal n. One
+    that was ready and ended by itself, without an error, gives 17: nothing answers there.
     """
     from ascend_v4.run.control import wait_until
     from ascend_v4.run.state import find_run
@@ -51,19 +55,30 @@ def command(
         else:
             print_result(endpoint if came == "ready" else run.run_id)
         return 0
-    end = run.read("exit")
-    if (code := end.get("code", 0)) > SIGNALLED:
+    return ended(run.run_id, run.read("exit"), as_json=as_json)
+
+
+def ended(run_id: str, end: Mapping[str, Any], *, as_json: bool) -> int:
+    """Return the exit status of waiting for a run that is over, as its report says.
+
+    Raises the AscendV4Error that it ended with, unless a signal stopped it.
+    """
+    code = end.get("code")
+    when = "after it had been ready" if was_ready(end) else "before it was ready"
+    if code is not None and code > SIGNALLED:
         if as_json:
-            print_json({"run_id": run.run_id, "state": "stopped", "code": code})
-        status(f"{run.run_id} was stopped by signal {code - SIGNALLED} before it was ready")
+            print_json({"run_id": run_id, "state": "stopped", "code": code})
+        status(f"{run_id} was stopped by signal {code - SIGNALLED} {when}")
         return int(code)
-    failure = end.get("failure") or {}
-    raise AscendV4Error(
-        as_code(end.get("code")),
-        failure.get("kind", "run-ended"),
-        failure.get("message", f"{run.run_id} ended before it was ready"),
-        f"ascend-v4 logs {run.run_id}",
-    )
+    failure = end.get("failure") or {"kind": "run-ended", "message": f"{run_id} ended {when}"}
+    ours = ExitCode.UNREACHABLE if code == 0 and was_ready(end) else as_code(code)
+    hint = f"ascend-v4 logs {run_id}"
+    raise AscendV4Error(ours, failure["kind"], failure["message"], hint)
+
+
+def was_ready(end: Mapping[str, Any]) -> bool:
+    """Whether a run served at any of its starts."""
+    return any(one.get("ready_s") is not None for one in (end, *end.get("attempts", [])))
 
 
 def as_code(value: object) -> ExitCode:

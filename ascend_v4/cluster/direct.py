@@ -56,7 +56,7 @@ def why(way: Way, done: Completed) -> str:
 def stop_on_nodes(ways: Sequence[Way], name: str, host: Host, *, now: bool) -> None:
     """End what runs of the deployment on every node; nothing to end is no error.
 
-    Raises AscendV4Error: not cleaned up (12) where a node says so, unreachable (17)
+    Raises AscendV4Error: not cleaned up (12) where a node still runs, unreachable (17)
     where one can't be asked.
     """
     words = ["stop", "--deployment", name, "--json", *(["--now"] if now else [])]
@@ -71,7 +71,8 @@ def stop_on_nodes(ways: Sequence[Way], name: str, host: Host, *, now: bool) -> N
     ]
     if not failed:
         return
-    kept = [pair for pair in failed if pair[1].returncode == ExitCode.NOT_CLEANED_UP]
+    still = (ExitCode.NOT_CLEANED_UP, ExitCode.NOT_READY_IN_TIME)
+    kept = [pair for pair in failed if pair[1].returncode in still]
     texts = [f"node {way.node}: {why(way, done)}" for way, done in kept or failed]
     code, kind = (
         (ExitCode.NOT_CLEANED_UP, "not-stopped") if kept else (ExitCode.UNREACHABLE, "unreachable")

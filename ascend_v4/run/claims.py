@@ -110,7 +110,7 @@ class Claims:
             if handle is None:
                 holder = claimed_by(self.directory, name)
                 self.release()
-                raise busy(name, holder)
+                raise busy(name, holder, self.run.get("user"))
             self.held[name] = handle
         for name, handle in self.held.items():
             self._sign(name, handle)
@@ -174,17 +174,29 @@ def claimed_by(directory: Path, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def busy(name: str, holder: Mapping[str, Any]) -> AscendV4Error:
-    """Return the error of a resource that another run has."""
+def busy(name: str, holder: Mapping[str, Any], user: object) -> AscendV4Error:
+    """Return the error of a resource that another run has, as ``user`` is told it.
+
+    Anybody may write a claim, so nothing in it is relied on.
+    """
     what = name.replace("-", " ", 1)
     run = holder.get("run_id")
     who = f"run {run} of {holder.get('user')} (pid {holder.get('pid')})" if run else "another run"
-    if run and (left := holder.get("left")):
-        stuck = ", ".join(f"pid {one['pid']} ({one['title']})" for one in left)
+    left = holder.get("left")
+    if run and left and isinstance(left, list):
+        pairs = [(one.get("pid"), one.get("title")) for one in left if isinstance(one, dict)]
+        stuck = ", ".join(f"pid {pid} ({title})" for pid, title in pairs)
         who = f"what is left of run {run} of {holder.get('user')} and can't be killed: {stuck}"
     return AscendV4Error(
         ExitCode.BUSY,
         "claimed",
         f"{what} is in use by {who}",
-        f"ascend-v4 stop {run or ''}".strip(),
+        next_step(run, holder.get("user"), user),
     )
+
+
+def next_step(run: object, owner: object, user: object) -> str:
+    """Return what ``user`` can do about a claim of a run: only its owner can stop it."""
+    if not run or owner in (user, None):
+        return f"ascend-v4 stop {run or ''}".strip()
+    return f"ask {owner} to type: ascend-v4 stop {run}"

@@ -13,18 +13,12 @@ from typing import Any
 
 from . import guardian
 from .procs import RUN_VARIABLE, Proc, alive, environment, scan, send, title
-from .state import RunDir, all_runs
-from .strays import described, strays, sweep
+from .state import RunDir, all_runs, members_alive
+from .strays import described, sweep
 
-__all__ = ["look", "members_alive", "reap", "stop", "stray_rows", "stray_runs", "wait_until"]
+__all__ = ["look", "reap", "stop", "stray_rows", "stray_runs", "wait_until"]
 
 POLL_S = 0.1
-
-
-def members_alive(run: RunDir) -> list[Proc]:
-    """Return the live processes of a run: guardians and engine, without the launcher."""
-    known = {proc.pid: proc for proc in run.recorded() if alive(proc.pid, proc.start)}
-    return strays(run.run_id, known)
 
 
 def look(run: RunDir) -> dict[str, Any]:

@@ -216,13 +216,29 @@ class Tail:
 
 
 def tail(path: Path, count: int) -> list[str]:
-    """Return the last ``count`` lines of a file; [] where there is none."""
+    """Return the last ``count`` lines of a log, over rotations; [] where there is none."""
+    found: list[str] = []
+    older = [path.with_name(f"{path.name}.{number}") for number in range(1, KEEP_FILES + 1)]
+    for part in (path, *older):
+        if len(found) < count:
+            found = last_lines(part, count - len(found)) + found
+    return found
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """Return the last ``count`` lines of one file; only a line feed ends a line."""
+    blocks: deque[bytes] = deque()
+    feeds = 0
     try:
         with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            size = file.tell()
-            file.seek(max(0, size - count * 400 - 65536))
-            lines = file.read().decode(errors="replace").splitlines()
+            at = file.seek(0, os.SEEK_END)
+            # One more line feed than lines: what is before it may be a part of a line.
+            while at and feeds <= count:
+                step = min(at, 65536)
+                at = file.seek(at - step)
+                blocks.appendleft(file.read(step))
+                feeds += blocks[0].count(b"\n")
     except OSError:
         return []
-    return lines[-count:] if count else []
+    data = b"".join(blocks)
+    return data.decode(errors="replace").removesuffix("\n").split("\n")[-count:] if data else []

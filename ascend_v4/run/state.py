@@ -7,6 +7,7 @@ drops with the process. Pids are always kept with start times and the boot they 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,27 +22,62 @@ from typing import Any
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.paths import runs_dir
 
-from .procs import Proc, boot_id, send, start_of
+from .procs import Proc, alive, boot_id, send, start_of
 from .records import parsed
+from .strays import strays
 
-__all__ = ["RunDir", "all_runs", "find_run", "lock_held", "new_run", "prune", "write_atomic"]
+__all__ = [
+    "RunDir",
+    "all_runs",
+    "find_run",
+    "lock_held",
+    "members_alive",
+    "new_run",
+    "prune",
+    "write_atomic",
+]
 
 KEEP_RUNS = 20
 SCHEMA = 1
+#: Bytes of a state file: about a hundred processes.
+ROOM = 16 * 1024
 #: Linux's PID_MAX_LIMIT (proc(5), pid_max).
 MAX_PID = 2**22
 
 
-def write_atomic(path: Path, value: object) -> None:
-    """Write JSON so that a reader sees the old or the new file, never a part; raises OSError."""
+def as_text(value: object) -> str:
+    """Return what a JSON file of ours holds."""
+    return json.dumps(value, indent=1) + "\n"
+
+
+def write_atomic(path: Path, value: object, room: int = 0) -> None:
+    """Write JSON so that a reader sees the old or the new file, never a part; raises OSError.
+
+    The file gets at least ``room`` bytes, for :func:`overwrite`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(as_text(value).ljust(room), encoding="utf-8")
         temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def overwrite(path: Path, value: object) -> None:
+    """Write JSON into a file that is there, in the space that it has; raises OSError.
+
+    For a full disk. A reader in the same moment finds it damaged, and has to look again.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        data, size = as_text(value).encode(), os.fstat(handle).st_size
+        if len(data) > size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.pwrite(handle, data.ljust(size), 0)
+    finally:
+        os.close(handle)
 
 
 def lock_held(path: Path) -> bool:
@@ -76,11 +112,18 @@ class RunDir:
         return sorted(path.stem for path in (self.path / "logs").glob("*.log"))
 
     def write(self, name: str, value: Mapping[str, Any]) -> bool:
-        """Write one of the folder's JSON files; a full disk is survived and returns False."""
+        """Write one of the folder's JSON files; a full disk is survived and returns False.
+
+        The state has room, so that it still tells the truth when the disk has none.
+        """
+        path = self.path / f"{name}.json"
         try:
-            write_atomic(self.path / f"{name}.json", value)
+            write_atomic(path, value, ROOM if name == "state" else 0)
         except OSError:
-            return False
+            try:
+                overwrite(path, value)
+            except OSError:
+                return False
         return True
 
     def read(self, name: str) -> dict[str, Any]:
@@ -96,11 +139,16 @@ class RunDir:
     def lock(self, facts: Mapping[str, Any]) -> None:
         """Hold the run: as long as this process lives the run counts as alive.
 
-        Its first state says who prepares it, so that ``stop`` finds whom to ask.
+        Its first state says who prepares it, so that ``stop`` finds whom to ask. Raises
+        AscendV4Error (host not ready) where there is no room for that.
         """
-        self._lock = os.open(self.path / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.write("state", {**self.first_state(), "state": "preparing", **facts})
+        first = {**self.first_state(), "state": "preparing", **facts}
+        try:
+            self._lock = os.open(self.path / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            write_atomic(self.path / "state.json", first, ROOM)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def first_state(self) -> dict[str, Any]:
         """Return the state of a run whose launcher is this process and that has no member."""
@@ -122,13 +170,17 @@ class RunDir:
         try:
             asked = os.open(self.path / "stop.asked", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
-            send(launcher, signal.SIGTERM)
+            # No room for a file: only the state can tell that somebody asked before.
+            if self.read("state").get("state") != "draining":
+                send(launcher, signal.SIGTERM)
             return
         try:
             fcntl.flock(asked, fcntl.LOCK_EX)
             if os.fstat(asked).st_size == 0 and self.read("state").get("state") != "draining":
                 send(launcher, signal.SIGTERM)
-                os.write(asked, b"TERM\n")
+                # A length without content needs no room on a full disk.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(asked, 1)
         finally:
             os.close(asked)
 
@@ -189,13 +241,22 @@ def new_run(env: Mapping[str, str]) -> RunDir:
         path.mkdir(parents=True, mode=0o700)
         (path / "logs").mkdir(mode=0o700)
     except OSError as error:
-        raise AscendV4Error(
-            ExitCode.HOST_NOT_READY,
-            "no-state-directory",
-            f"the state directory {path.parent} can't be written: {error.strerror}",
-            "set XDG_STATE_HOME to a directory of yours",
-        ) from error
+        # Nothing but ours can be empty.
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        raise unwritable(path, error) from error
     return RunDir(path)
+
+
+def unwritable(path: Path, error: OSError) -> AscendV4Error:
+    """Return the error of a run's folder that can't be made or written."""
+    room = "make room there, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return AscendV4Error(
+        ExitCode.HOST_NOT_READY,
+        "no-state-directory",
+        f"the state directory {path.parent} can't be written: {error.strerror}",
+        f"{room}set XDG_STATE_HOME to a directory of yours",
+    )
 
 
 def all_runs(env: Mapping[str, str]) -> list[RunDir]:
@@ -239,7 +300,17 @@ def find_run(env: Mapping[str, str], run_id: str | None) -> RunDir:
 
 
 def prune(env: Mapping[str, str], keep: int = KEEP_RUNS) -> None:
-    """Remove the oldest finished runs, so that ``keep`` stay."""
+    """Remove the oldest finished runs, so that ``keep`` stay; none of which a process lives.
+
+    What its guardians could not end would be of no known run.
+    """
     finished = [run for run in all_runs(env) if not run.alive()]
     for run in finished[: max(0, len(finished) - keep)]:
-        shutil.rmtree(run.path, ignore_errors=True)
+        if not members_alive(run):
+            shutil.rmtree(run.path, ignore_errors=True)
+
+
+def members_alive(run: RunDir) -> list[Proc]:
+    """Return the live processes of a run: guardians and engine, without the launcher."""
+    known = {proc.pid: proc for proc in run.recorded() if alive(proc.pid, proc.start)}
+    return strays(run.run_id, known)

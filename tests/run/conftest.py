@@ -25,3 +25,13 @@ def trees(tmp_path):
 def tree(trees):
     """Make one fake host that serves at once."""
     return trees()
+
+
+@pytest.fixture
+def open_place(tmp_path_factory):
+    """A directory that every user may reach and write."""
+    place = tmp_path_factory.mktemp("open")
+    for path in (place, *list(place.parents)[:3]):
+        if path.owner() == "root" and str(path).startswith("/tmp/"):
+            path.chmod(0o777)
+    return place

@@ -203,3 +203,80 @@ def test_interrupted_write_keeps_the_old_state(tmp_path):
     assert not RunDir(tmp_path / "none").write("state", {"a": 1})
     assert run.read("state") == {"a": 1}
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["state.json"]
+
+
+def test_wait_tells_before_from_after(trees):
+    """Ready once and over by now is neither ready nor `before it was ready`."""
+    tree = trees(exit_after_s=1.0, code=0)
+    run_id = tree.serve().end() == 0 and tree.run_dirs()[0].name
+    done = tree.run("wait", run_id)
+    assert (done.returncode, done.stdout) == (17, "")
+    assert f"{run_id} ended after it had been ready" in done.stderr
+    assert tree.run("wait", run_id, "--for", "stopped").returncode == 0
+    tree.script()
+    serving = tree.serve()
+    serving.ready()
+    assert serving.end(signal.SIGTERM) == 143
+    done = tree.run("wait", "last")
+    assert (done.returncode, done.stdout) == (143, "")
+    assert "was stopped by signal 15 after it had been ready" in done.stderr
+
+
+def test_stop_that_waits_too_short_says_so(trees):
+    tree = trees(ignore_term=["api"])
+    serving = tree.serve("--drain-timeout", "3")
+    serving.ready()
+    done = tree.run("stop", "--timeout", "0.5")
+    run_id = tree.run_dirs()[0].name
+    assert (done.returncode, done.stderr.splitlines()[1:]) == (
+        8,
+        [
+            f"error: {run_id} was not stopped within 0.5 s",
+            f"next:  ascend-v4 stop {run_id} --now",
+        ],
+    )
+    assert serving.end() == 143
+
+
+def test_status_tells_what_is_waited_for(trees):
+    tree = trees(die_phase="weights")
+    serving = tree.serve("--restart", "on-failure")
+    until(lambda: tree.read("state").get("state") == "waiting")
+    assert "  phase      start 2 in 10 s\n" in tree.run("status").stdout
+    assert serving.end(signal.SIGTERM) == 143
+
+
+ODD = ["a\u2028b", "a\x85b", "a\x0cb", "a\x1cb", ""]
+
+
+def test_only_a_line_feed_ends_a_line_of_a_log(tree):
+    path = tree.state / "ascend-v4" / "runs" / "20200101-000000-aaaa" / "logs"
+    path.mkdir(parents=True)
+    (path / "a.log").write_text("".join(f"2026-11-23T20:51:12.001Z {text}\n" for text in ODD))
+    for words in (("logs",), ("logs", "-f")):
+        lines = tree.run(*words, "--json", "-n", "9").stdout.split("\n")[:-1]
+        assert [json.loads(line)["text"] for line in lines] == ODD
+
+
+def test_a_follower_sees_odd_lines_whole(trees):
+    tree = trees(stderr=ODD[:-1], load_s=0.5)
+    run_id = detach(tree)
+    words = tree.command("logs", run_id, "-f", "-n", "0", "--json")
+    follower = subprocess.Popen(words, env=tree.env(), stdout=subprocess.PIPE, text=True)
+    tree.run("wait")
+    tree.run("stop")
+    out, _ = follower.communicate(timeout=20)
+    texts = [json.loads(line)["text"] for line in out.split("\n")[:-1]]
+    assert [text for text in texts if text in ODD[:-1]] == ODD[:-1]
+
+
+def test_logs_look_behind_a_rotation(tree):
+    path = tree.state / "ascend-v4" / "runs" / "20200101-000000-aaaa" / "logs"
+    path.mkdir(parents=True)
+    for name, first in (("a.log.2", 0), ("a.log.1", 100), ("a.log", 200)):
+        text = "".join(f"line {number}\n" for number in range(first, first + 100))
+        (path / name).write_text(text if name != "a.log" else "line 200\n")
+    for count in (1, 2, 101, 102, 150, 999):
+        lines = tree.run("logs", "-n", str(count)).stdout.splitlines()
+        assert lines == [f"line {number}" for number in range(201)][-count:]
+    assert tree.run("logs", "-n", "0").stdout == ""

@@ -143,16 +143,6 @@ def interpreter():
     pytest.skip("nobody can't run any Python here")
 
 
-@pytest.fixture
-def open_place(tmp_path_factory):
-    """A directory that every user may reach and write."""
-    place = tmp_path_factory.mktemp("open")
-    for path in (place, *list(place.parents)[:3]):
-        if path.owner() == "root" and str(path).startswith("/tmp/"):
-            path.chmod(0o777)
-    return place
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="drops root")
 @pytest.mark.parametrize("kind", ["SIGTERM", "SIGKILL"])
 def test_unprivileged_run_leaves_nothing(open_place, kind):
