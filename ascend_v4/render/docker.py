@@ -43,6 +43,13 @@ __all__ = [
 VISIBLE = ("ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 #: Arguments of a server that may have peers on other nodes.
 REACHES_OTHERS = {"--kv-transfer-config", "--data-parallel-address"}
+#: Of docker, a name, and the name as a pattern. Podman's names begin without a slash.
+REMOVE = """for i in 1 2 3 4 5 6; do
+"$1" rm --force "$2" >/dev/null 2>&1
+left=$("$1" ps -a -q --no-trunc --filter "name=^/?$3$" 2>/dev/null) && [ -z "$left" ] && exit 0
+sleep 0.3
+done
+exit 1"""
 
 
 @dataclass(frozen=True)
@@ -241,12 +248,10 @@ def docker_line(plan: LaunchPlan, process: Process) -> str:
 
 
 def remove_command(docker: str, name: str) -> tuple[str, ...]:
-    """Return what removes a container and fails while it is still there.
+    """Return what removes a container and fails until docker says that it is gone.
 
-    Killing docker's client leaves the container to the daemon.
+    Killing docker's client leaves the container to the daemon. A daemon that can't be asked
+    says nothing: the container may live on, with its devices. The word after the script is
+    what the container is called where it could not be removed.
     """
-    tool, box = shlex.quote(docker), shlex.quote(name)
-    step = (
-        f"{tool} rm --force {box} >/dev/null 2>&1; {tool} inspect {box} >/dev/null 2>&1 || exit 0"
-    )
-    return ("/bin/sh", "-c", f"for i in 1 2 3 4 5 6 7 8 9 10; do {step}; sleep 0.3; done; exit 1")
+    return ("/bin/sh", "-c", REMOVE, f"container {name}", docker, name, name.replace(".", "[.]"))

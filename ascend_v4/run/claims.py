@@ -21,7 +21,7 @@ from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["Claims", "claimed_by", "lock_directory", "remove_free"]
+__all__ = ["Claims", "claimed_by", "lock_directory", "removal_of", "remove_free"]
 
 DIRECTORIES = ("/run/lock/ascend-v4", "/tmp/ascend-v4-locks")
 VARIABLE = "ASCEND_V4_LOCK_DIR"
@@ -179,12 +179,17 @@ def busy(name: str, holder: Mapping[str, Any]) -> AscendV4Error:
     what = name.replace("-", " ", 1)
     run = holder.get("run_id")
     who = f"run {run} of {holder.get('user')} (pid {holder.get('pid')})" if run else "another run"
+    hint = f"ascend-v4 stop {run or ''}".strip()
     if run and (left := holder.get("left")):
-        stuck = ", ".join(f"pid {one['pid']} ({one['title']})" for one in left)
-        who = f"what is left of run {run} of {holder.get('user')} and can't be killed: {stuck}"
-    return AscendV4Error(
-        ExitCode.BUSY,
-        "claimed",
-        f"{what} is in use by {who}",
-        f"ascend-v4 stop {run or ''}".strip(),
-    )
+        stuck = ", ".join(f"pid {one['pid']} ({one['title']})" for one in left if one["pid"])
+        boxes = [one["title"] for one in left if not one["pid"]]
+        said = [f"can't be killed: {stuck}"] if stuck else []
+        said += [f"is not known to be gone: {', '.join(boxes)}"] if boxes else []
+        who = f"what is left of run {run} of {holder.get('user')} and {'; '.join(said)}"
+        hint = hint if stuck else removal_of(boxes)
+    return AscendV4Error(ExitCode.BUSY, "claimed", f"{what} is in use by {who}", hint)
+
+
+def removal_of(titles: Iterable[str]) -> str:
+    """Return the command that removes containers, by what the reports call them."""
+    return " ".join(["docker rm --force", *(t.removeprefix("container ") for t in titles)])

@@ -1,7 +1,7 @@
 """``--runtime docker`` with a fake docker: no real daemon was available to these tests.
 
-The fake runs the program on the host, outside the tree of its client as a daemon does,
-and knows run, rm and inspect. It proves our argument lists and our clean-up, not docker.
+The fake's daemon owns the containers, outside the tree of any run, and its client only
+talks to it. It proves our argument lists and our clean-up, not docker.
 """
 
 import json
@@ -12,51 +12,11 @@ import sys
 
 import pytest
 
-from tests.support.fake_tree_run import parent, until
-
-FAKE = '''#!{python} -IS
-"""Enough of docker: run starts a container that outlives its client, rm kills it."""
-import json, os, signal, subprocess, sys, time
-HERE = os.path.dirname(os.path.abspath(__file__))
-words = sys.argv[1:]
-with open(HERE + "/docker.jsonl", "a") as file:
-    file.write(json.dumps({{"argv": words, "key": os.environ.get("VLLM_API_KEY")}}) + "\\n")
-box = lambda name: HERE + "/box-" + name
-def pid_of(name):
-    try:
-        return int(open(box(name)).read() or 0)
-    except OSError:
-        return 0
-if words[0] == "run":
-    name = words[words.index("--name") + 1]
-    inner = [words[words.index("--entrypoint") + 1], *words[words.index("IMAGE") + 1:]]
-    if inner[:2] == ["/bin/bash", "-c"]:
-        inner = inner[4:]
-    inner[0] = HERE + "/vllm"
-    env = {{k: v for k, v in os.environ.items() if not k.startswith("ASCEND_V4")}}
-    code = "import os,sys,json; os.setsid(); p=os.fork(); p and os._exit(0); " \\
-        "open(sys.argv[1],'w').write(str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])"
-    daemon = subprocess.Popen(
-        ["setsid", sys.executable, "-IS", HERE + "/daemon.py", box(name), *inner], env=env)
-    daemon.wait()
-    while not pid_of(name):
-        time.sleep(0.01)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, _: os.kill(pid_of(name), n))
-    while os.path.exists("/proc/%d" % pid_of(name)):
-        time.sleep(0.02)
-    os.unlink(box(name))
-elif words[0] == "rm":
-    pid = pid_of(words[-1])
-    if pid:
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        os.unlink(box(words[-1]))
-elif words[0] == "inspect":
-    sys.exit(0 if pid_of(words[-1]) else 1)
-'''
+from ascend_v4.run import outside
+from ascend_v4.run.procs import descendants
+from ascend_v4.run.state import lock_held
+from tests.support.fake_docker_run import Docker
+from tests.support.fake_tree_run import parent, runs, until
 
 
 def test_docker_line_of_each_chip(ascend, golden, isolated_user):
@@ -99,27 +59,19 @@ def test_docker_line_is_one_command(ascend, tmp_path):
 
 @pytest.fixture
 def docked(trees):
+    """A host with docker and its daemon, which belongs to no run."""
     tree = trees()
-    fake = FAKE.replace("{{", "{").replace("}}", "}").replace("{python}", sys.executable)
-    image = "quay.io/ascend/vllm-ascend:v0.23.0.post1-a3"
-    tree.fake.program("docker", fake.replace('"IMAGE"', repr(image)))
-    (tree.fake.bin / "daemon.py").write_text(
-        "import os, sys\n"
-        "if os.fork():\n    os._exit(0)\n"
-        "os.setsid()\n"
-        "for fd in (0,):\n    os.close(fd)\n"
-        "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-        "words = sys.argv[2:]\n"
-        "if words[1:2] == ['-u']:\n"
-        "    words = words[[n for n, w in enumerate(words) if w == 'vllm'][0]:]\n"
-        "    words[0] = os.path.dirname(sys.argv[1]) + '/vllm'\n"
-        "os.execv(words[0], words)\n"
-    )
-    return tree
+    tree.docker = Docker(tree.fake.bin)
+    yield tree
+    assert tree.docker.close() == []
 
 
-def calls(tree):
-    return [json.loads(line) for line in (tree.fake.bin / "docker.jsonl").read_text().splitlines()]
+def box_of(tree):
+    return f"ascend-v4-{tree.run_dirs()[-1].name}-server"
+
+
+def claimed(tree):
+    return [path.name for path in tree.locks.iterdir() if lock_held(path)]
 
 
 @pytest.mark.parametrize("kind", ["SIGTERM", "client", "launcher", "launcher and guardian"])
@@ -129,26 +81,72 @@ def test_container_never_outlives_the_run(docked, kind):
     serving = docked.serve("--runtime", "docker", "--api-key-file", key, "--drain-timeout", "1")
     serving.ready()
     engine = docked.pids("api")[0]
-    assert not any(engine == proc for proc in docked.carriers())
-    name = f"ascend-v4-{docked.run_dirs()[-1].name}-server"
-    started = calls(docked)[0]
-    assert (started["argv"][0], started["key"]) == ("run", "swordfish")
-    assert started["argv"][started["argv"].index("--name") + 1] == name
+    main = docked.read("state")["members"][0]["main"]["pid"]
+    # Only removal by the daemon ends it: it is neither ours by mark nor by descent.
+    assert docked.docker.inside(engine)
+    assert not {engine} & {*docked.carriers(), *(p.pid for p in descendants(parent(main)))}
+    started = docked.docker.calls("run")[0]
+    assert started["env"]["VLLM_API_KEY"] == "swordfish"
+    assert started["argv"][started["argv"].index("--name") + 1] == box_of(docked)
     if kind == "SIGTERM":
         assert serving.end(signal.SIGTERM) == 143
     elif kind == "client":
-        os.kill(docked.read("state")["members"][0]["main"]["pid"], signal.SIGKILL)
+        os.kill(main, signal.SIGKILL)
         assert serving.end() == 9
     else:
         if kind != "launcher":
             serving.send(signal.SIGSTOP)
-            os.kill(parent(docked.read("state")["members"][0]["main"]["pid"]), signal.SIGKILL)
+            os.kill(parent(main), signal.SIGKILL)
         serving.process.kill()
         serving.end()
     until(lambda: engine not in docked.alive(), 5.0)
-    removal = until(lambda: [c["argv"] for c in calls(docked) if c["argv"][0] == "rm"])
-    assert removal[-1] == ["rm", "--force", name]
+    removal = until(lambda: docked.docker.calls("rm"))
+    assert removal[-1]["argv"] == ["rm", "--force", box_of(docked)]
     until(lambda: not docked.strays(), 5.0)
+    until(lambda: not claimed(docked), 5.0)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_unreachable_daemon_keeps_the_claims(docked, killed):
+    """What docker does not say is gone may still hold the devices."""
+    serving = docked.serve("--runtime", "docker")
+    serving.ready()
+    engine, name = docked.pids("api")[0], box_of(docked)
+    if killed:
+        serving.send(signal.SIGSTOP)
+    docked.docker.down()
+    if killed:
+        serving.end(signal.SIGKILL)
+    else:
+        assert serving.end() == 12
+        assert f"container {name}" in serving.err()
+        assert f"docker rm --force {name}" in serving.err()
+        left = docked.read("exit")["left"]
+        assert [(row["pid"], row["title"]) for row in left] == [(0, f"container {name}")]
+    signed = f'"title": "container {name}"'
+    until(lambda: any(signed in path.read_text() for path in docked.locks.iterdir()))
+    assert engine in docked.alive()
+    again = docked.run(*docked.serve_words("--runtime", "docker"))
+    assert again.returncode == 7
+    assert f"is not known to be gone: container {name}" in again.stderr
+    assert f"next:  docker rm --force {name}" in again.stderr
+    assert docked.docker.calls("rm") == []
+    docked.docker.up()
+    until(lambda: not claimed(docked))
+    assert engine not in docked.alive()
+    serving = docked.serve("--runtime", "docker")
+    serving.ready()
+    assert serving.end(signal.SIGTERM) == 143
+
+
+def test_removal_that_hangs_has_failed(monkeypatch, tmp_path):
+    monkeypatch.setattr(outside, "OUTSIDE_S", 0.3)
+    script = 'sleep 60 & echo $! > "$1"; wait'
+    pid = tmp_path / "pid"
+    assert not outside.succeeds(
+        ["/bin/sh", "-c", script, "container x", str(pid)], dict(os.environ)
+    )
+    until(lambda: not runs(int(pid.read_text())))
 
 
 def test_no_docker(tree):
