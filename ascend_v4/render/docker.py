@@ -56,14 +56,14 @@ exit 1"""
 class Needs:
     """What a process needs of its host inside a container; paths are the same on both sides.
 
-    ``gpus`` holds GPU ids where the runtime hands GPUs out itself. ``fabric`` holds device
-    files of the network between nodes. ``entry`` is a shell text that runs its arguments in
-    the image's own environment, ``""`` for none.
+    ``gpus`` holds GPU numbers or UUIDs where the runtime hands GPUs out itself. ``fabric``
+    holds device files of the network between nodes. ``entry`` is a shell text that runs its
+    arguments in the image's own environment, ``""`` for none.
     """
 
     devices: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[int | str, ...] = ()
     fabric: tuple[str, ...] = ()
     shm_gib: int = 0
     capabilities: tuple[str, ...] = ()
@@ -92,26 +92,29 @@ def fabric_reason(plan: LaunchPlan) -> str:
 
 
 def needs_of(
-    plan: LaunchPlan, process: Process, *, privileged: bool = False, fabric: bool = False
+    plan: LaunchPlan,
+    process: Process,
+    *,
+    privileged: bool = False,
+    fabric: bool = False,
+    devices: Sequence[int | str] | None = None,
 ) -> Needs:
     """Return what the process needs; ``privileged`` leaves out what that flag includes.
 
-    ``fabric`` adds what it takes to reach other nodes. A router needs nothing but its image.
+    ``fabric`` adds what it takes to reach other nodes, ``devices`` are the host's where they
+    are not those of the plan. A router needs nothing but its image.
     """
+    held = tuple(process.devices if devices is None else devices)
     row = container_row(plan)
     if row is None or process.role == "router":
         return Needs()
-    files = [
-        file.format(device=device)
-        for file in row.get("device_files", [])
-        for device in process.devices
-    ]
+    files = [file.format(device=device) for file in row.get("device_files", []) for device in held]
     network: Mapping[str, Any] = {} if privileged or not fabric else fabric_row(plan) or {}
     grants = [] if privileged else [*row.get("grants", []), *network.get("grants", [])]
     return Needs(
         devices=(*files, *row.get("manager_files", [])),
         mounts=tuple(row.get("mounts", [])),
-        gpus=process.devices if row.get("gpus") else (),
+        gpus=held if row.get("gpus") else (),
         fabric=tuple(network.get("device_files", [])),
         shm_gib=row["shm_gib"],
         capabilities=tuple(g["value"] for g in grants if g["kind"] == "capability"),
@@ -157,16 +160,20 @@ def container_of(run_id: str, member: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", f"ascend-v4-{run_id}-{member}")
 
 
-def container_env(process: Process, devices: Sequence[int]) -> dict[str, str]:
+def container_env(
+    process: Process, devices: Sequence[int | str], own: Sequence[int | str] | None = None
+) -> dict[str, str]:
     """Return a process's variables inside a container that holds ``devices``.
 
     Drivers number a container's devices from 0 on, so the visible ones are counted anew.
+    ``own`` are the process's where they are not those of the plan.
     """
-    order = sorted(devices)
+    order = sorted(devices, key=lambda device: (isinstance(device, str), f"{device:>4}"))
+    mine = process.devices if own is None else own
     env = dict(process.env)
     for name in VISIBLE:
-        if name in env and process.devices and set(process.devices) <= set(order):
-            env[name] = ",".join(str(order.index(device)) for device in process.devices)
+        if name in env and mine and set(mine) <= set(order):
+            env[name] = ",".join(str(order.index(device)) for device in mine)
     return env
 
 
@@ -196,20 +203,23 @@ def docker_argv(
     name: str = "",
     host: Host | None = None,
     privileged: bool = False,
+    devices: Sequence[int | str] | None = None,
 ) -> list[str]:
     """Return the whole ``docker run`` of one process.
 
-    ``host`` leaves out what the real host has not; without it every path stands. Secrets
-    are named and never valued: docker takes them from its own environment.
+    ``host`` leaves out what the real host has not; without it every path stands. ``devices``
+    are the host's where they are not those of the plan. Secrets are named and never valued:
+    docker takes them from its own environment.
     """
     argv = ["docker", "run", "--rm", "--init", "--network", "host"]
     argv += ["--name", name] if name else []
     peers = REACHES_OTHERS & set(process.argv)
-    needs = needs_of(plan, process, privileged=privileged, fabric=bool(peers))
+    held = process.devices if devices is None else devices
+    needs = needs_of(plan, process, privileged=privileged, fabric=bool(peers), devices=held)
     argv += device_options(needs, host)
     argv += ["--privileged"] if privileged else []
     argv += ["--volume", f"{plan.model_path}:{plan.model_path}:ro"]
-    for variable, value in container_env(process, process.devices).items():
+    for variable, value in container_env(process, held, held).items():
         argv += ["--env", f"{variable}={value}"]
     for variable in process.secret_env:
         argv += ["--env", variable]

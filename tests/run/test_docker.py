@@ -139,6 +139,20 @@ def test_unreachable_daemon_keeps_the_claims(docked, killed):
     assert serving.end(signal.SIGTERM) == 143
 
 
+def test_container_gets_the_devices_that_are_claimed(docked):
+    """Not the first ones, which may be another tenant's."""
+    shown = {"ASCEND_RT_VISIBLE_DEVICES": "8,9,10,11,12,13,14,15"}
+    half = ("--runtime", "docker", "--devices", "8", "--allow-unvalidated")
+    serving = docked.serve(*half, env=shown)
+    serving.ready()
+    words = docked.docker.calls("run")[0]["argv"]
+    devices = [words[n + 1] for n, word in enumerate(words) if word == "--device"]
+    assert devices[:8] == [f"/dev/davinci{n}" for n in range(8, 16)]
+    held = [name for name in claimed(docked) if name.startswith("npu-")]
+    assert sorted(held) == sorted(f"npu-{n}.lock" for n in range(8, 16))
+    assert serving.end(signal.SIGTERM) == 143
+
+
 def test_removal_that_hangs_has_failed(monkeypatch, tmp_path):
     monkeypatch.setattr(outside, "OUTSIDE_S", 0.3)
     script = 'sleep 60 & echo $! > "$1"; wait'
