@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ascend_v4.catalog.load import Row, catalog
 from ascend_v4.core.finding import Finding
 from ascend_v4.core.plan import LaunchPlan, Process
+from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.host.system import Host
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "fabric_row",
     "merged_needs",
     "needs_of",
+    "refuse_docker",
     "remove_command",
     "unprivileged",
 ]
@@ -113,7 +115,7 @@ def needs_of(
     grants = [] if privileged else [*row.get("grants", []), *network.get("grants", [])]
     return Needs(
         devices=(*files, *row.get("manager_files", [])),
-        mounts=tuple(row.get("mounts", [])),
+        mounts=(*row.get("mounts", []), *named_files(process)),
         gpus=held if row.get("gpus") else (),
         fabric=tuple(network.get("device_files", [])),
         shm_gib=row["shm_gib"],
@@ -121,6 +123,13 @@ def needs_of(
         ulimits=tuple(g["value"] for g in grants if g["kind"] == "ulimit"),
         entry=row.get("entry") or "",
     )
+
+
+def named_files(process: Process) -> list[str]:
+    """Return the files of the host that a process's variables name, such as a mooncake.json."""
+    rows = catalog().table("variables")
+    names = {row["name"] for row in rows if row.get("on_host")}
+    return [v for name, v in process.env.items() if name in names and v.startswith("/")]
 
 
 def merged_needs(several: Sequence[Needs]) -> Needs:
@@ -196,6 +205,25 @@ def container_argv(plan: LaunchPlan, process: Process) -> list[str]:
     return ["/bin/bash", "-c", entry, "ascend-v4", *inner] if entry else inner
 
 
+def refuse_docker(plan: LaunchPlan) -> None:
+    """Raise AscendV4Error (refused) for a plan that no container can run."""
+    if not plan.image:
+        raise AscendV4Error(
+            ExitCode.REFUSED,
+            "no-image",
+            f"there is no official image of {plan.engine} {plan.engine_version}"
+            f" for the profile {plan.profile}, so docker can't run it",
+            "install the engine instead: --runtime native, ascend-v4 render bash",
+        )
+    if not plan.model_path.startswith("/"):
+        raise AscendV4Error(
+            ExitCode.REFUSED,
+            "relative-model-dir",
+            f"docker mounts absolute paths only, and the weights are in {plan.model_path}",
+            "an absolute path as model_dir",
+        )
+
+
 def docker_argv(
     plan: LaunchPlan,
     process: Process,
@@ -204,12 +232,14 @@ def docker_argv(
     host: Host | None = None,
     privileged: bool = False,
     devices: Sequence[int | str] | None = None,
+    linked: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
     """Return the whole ``docker run`` of one process.
 
     ``host`` leaves out what the real host has not; without it every path stands. ``devices``
-    are the host's where they are not those of the plan. Secrets are named and never valued:
-    docker takes them from its own environment.
+    are the host's where they are not those of the plan. ``linked`` are places of the host
+    that links among the weights lead to, and where in the container. Secrets are named and
+    never valued: docker takes them from its own environment.
     """
     argv = ["docker", "run", "--rm", "--init", "--network", "host"]
     argv += ["--name", name] if name else []
@@ -218,7 +248,8 @@ def docker_argv(
     needs = needs_of(plan, process, privileged=privileged, fabric=bool(peers), devices=held)
     argv += device_options(needs, host)
     argv += ["--privileged"] if privileged else []
-    argv += ["--volume", f"{plan.model_path}:{plan.model_path}:ro"]
+    for source, target in ((plan.model_path, plan.model_path), *linked):
+        argv += ["--volume", f"{source}:{target}:ro"]
     for variable, value in container_env(process, held, held).items():
         argv += ["--env", f"{variable}={value}"]
     for variable in process.secret_env:

@@ -20,6 +20,7 @@ from .claims import Claims, lock_directory
 from .devices import devices_of
 from .held import Held
 from .inherit import clean_environment, jemalloc
+from .links import linked_places
 from .logs import Terminal
 from .memory import MemoryReader, reader_for
 from .notify import Notifier
@@ -287,7 +288,8 @@ def containerised(
         )
     name = container_of(prepared.run.run_id, process.name)
     devices = devices_of(prepared.plan, process, host)
-    words = docker_argv(prepared.plan, process, name=name, host=host, devices=devices)
+    plan, linked = prepared.plan, linked_places(prepared.plan.model_path)
+    words = docker_argv(plan, process, name=name, host=host, devices=devices, linked=linked)
     argv = (docker, *words[1:])
     # Docker passes on what its own environment holds; secrets never stand in its arguments.
     outer = {**host.env, **{secret: env[secret] for secret in process.secret_env}}

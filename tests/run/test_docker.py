@@ -12,11 +12,17 @@ import sys
 
 import pytest
 
+from ascend_v4.catalog.load import catalog
+from ascend_v4.core.compiler import compile_plan
+from ascend_v4.core.request import LaunchRequest
+from ascend_v4.render.docker import docker_argv
 from ascend_v4.run import outside
+from ascend_v4.run.links import linked_places
 from ascend_v4.run.procs import descendants
 from ascend_v4.run.state import lock_held
 from tests.support.fake_docker_run import Docker
 from tests.support.fake_tree_run import parent, runs, until
+from tests.support.fakehost import FakeHost
 
 
 def test_docker_line_of_each_chip(ascend, golden, isolated_user):
@@ -151,6 +157,125 @@ def test_container_gets_the_devices_that_are_claimed(docked):
     held = [name for name in claimed(docked) if name.startswith("npu-")]
     assert sorted(held) == sorted(f"npu-{n}.lock" for n in range(8, 16))
     assert serving.end(signal.SIGTERM) == 143
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            "docker: Error response from daemon: pull access denied for x, repository does not"
+            " exist or may require 'docker login'.",
+            "docker can't get the image",
+        ),
+        (
+            "docker: Error response from daemon: manifest for quay.io/x:y not found: manifest"
+            " unknown: manifest unknown",
+            "docker can't get the image",
+        ),
+        (
+            "docker: Error response from daemon: error gathering device information while adding"
+            ' custom device "/dev/davinci8": no such file or directory',
+            "docker can't hand a device to the container",
+        ),
+        (
+            "docker: Error response from daemon: failed to create task for container: failed to"
+            " create shim task: OCI runtime create failed: runc create failed",
+            "docker can't start the container",
+        ),
+    ],
+)
+def test_what_docker_refuses_is_the_host_and_never_restarted(docked, said, cause):
+    docked.docker.refuse("Unable to find image 'x:y' locally", said)
+    serving = docked.serve("--runtime", "docker", "--restart", "on-failure")
+    assert serving.end() == 6
+    assert f"first error: {cause}: {said}" in serving.err()
+    assert docked.read("state")["starts"] == 1
+
+
+def volumes(words):
+    return [words[n + 1] for n, word in enumerate(words) if word == "--volume"]
+
+
+def test_relative_directory_is_mounted_by_its_whole_path(docked):
+    docked.model = "weights"
+    serving = docked.serve("--runtime", "docker", cwd=docked.place)
+    serving.ready()
+    words = docked.docker.calls("run")[0]["argv"]
+    whole = str(docked.place / "weights")
+    assert volumes(words) == [f"{whole}:{whole}:ro"]
+    assert words[words.index("serve") + 1] == whole
+    assert serving.end(signal.SIGTERM) == 143
+
+
+def test_blobs_behind_a_snapshots_links_are_mounted(docked):
+    """As ``huggingface-cli download`` leaves it, and one file that lies elsewhere."""
+    repo = docked.place / "models--o--n"
+    blobs, snapshot = repo / "blobs", repo / "snapshots" / "0a1b"
+    for made in (blobs, snapshot):
+        made.mkdir(parents=True)
+    for number, file in enumerate(sorted(docked.model.iterdir())):
+        file.rename(blobs / f"{number:040x}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{number:040x}")
+    extra = docked.place / "notes.txt"
+    extra.touch()
+    (snapshot / "README").symlink_to(extra)
+    (snapshot / "dangling").symlink_to("../../blobs/none")
+    docked.model = snapshot
+    serving = docked.serve("--runtime", "docker")
+    serving.ready()
+    assert volumes(docked.docker.calls("run")[0]["argv"]) == [
+        f"{place}:{place}:ro" for place in (snapshot, docked.place, blobs)
+    ]
+    assert serving.end(signal.SIGTERM) == 143
+
+
+def test_linked_places_of_a_linked_directory(tmp_path):
+    """In the container the folder is no link, so its links mean other places there."""
+    (tmp_path / "hub/blobs").mkdir(parents=True)
+    (tmp_path / "hub/snapshot").mkdir()
+    (tmp_path / "hub/blobs/a").touch()
+    (tmp_path / "hub/snapshot/a.json").symlink_to("../blobs/a")
+    (tmp_path / "hub/snapshot/b.json").symlink_to("a.json")
+    (tmp_path / "hub/snapshot/old").symlink_to("../blobs")
+    (tmp_path / "m").symlink_to("hub/snapshot")
+    real = str(tmp_path / "hub/blobs")
+    assert linked_places(str(tmp_path / "m")) == [(real, str(tmp_path / "blobs"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["serve", "--profile", "cpu", "--runtime", "docker"],
+            "there is no official image of vllm",
+        ),
+        (["render", "docker", "--profile", "cpu"], "there is no official image of vllm"),
+        (["render", "compose", "--profile", "cpu"], "there is no official image of vllm"),
+        (
+            ["render", "docker", "--chip", "a3", "--model-dir", "w"],
+            "docker mounts absolute paths only, and the weights are in w",
+        ),
+    ],
+)
+def test_what_no_container_can_run_is_refused(ascend, words, said):
+    done = ascend(*words)
+    assert (done.code, done.out) == (3, "")
+    assert said in done.err
+
+
+def test_files_that_variables_name_are_mounted(tmp_path):
+    """For the KV pool's back-ends; in the run where the host has them, else docker makes a
+    folder."""
+    env = {"MOONCAKE_CONFIG_PATH": "/etc/mooncake.json", "MMC_LOCAL_CONFIG_PATH": "/etc/mmc.conf"}
+    request = LaunchRequest(chip="a3", model_dir="/w", env=env)
+    plan = compile_plan(request, catalog()).plan
+    fake = FakeHost(tmp_path).file("/etc/mooncake.json")
+    assert volumes(docker_argv(plan, plan.processes[0]))[-3:-1] == [
+        f"{path}:{path}:ro" for path in env.values()
+    ]
+    words = docker_argv(plan, plan.processes[0], host=fake.host())
+    assert volumes(words) == ["/etc/mooncake.json:/etc/mooncake.json:ro", "/w:/w:ro"]
+    assert "MOONCAKE_CONFIG_PATH=/etc/mooncake.json" in words
 
 
 def test_removal_that_hangs_has_failed(monkeypatch, tmp_path):
