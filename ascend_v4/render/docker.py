@@ -213,7 +213,7 @@ def refuse_docker(plan: LaunchPlan) -> None:
             "no-image",
             f"there is no official image of {plan.engine} {plan.engine_version}"
             f" for the profile {plan.profile}, so docker can't run it",
-            "install the engine instead: --runtime native, ascend-v4 render bash",
+            "--image NAME:TAG, or without docker: --runtime native, ascend-v4 render bash",
         )
     if not plan.model_path.startswith("/"):
         raise AscendV4Error(
