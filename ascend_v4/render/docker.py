@@ -37,6 +37,7 @@ __all__ = [
     "needs_of",
     "refuse_docker",
     "remove_command",
+    "separate_containers",
     "unprivileged",
 ]
 
@@ -162,6 +163,23 @@ def unprivileged(deployment: Deployment) -> list[Finding]:
         if row is not None and row.get("unprivileged_risk")
     ]
     return list(dict.fromkeys(found))
+
+
+def separate_containers(plan: LaunchPlan) -> list[Finding]:
+    """Return a risk where several servers of a node, each in a container, have devices.
+
+    Rendered launches, as the published ones, put them into one.
+    """
+    row = container_row(plan)
+    servers = [process.name for process in plan.processes if process.devices]
+    if row is None or len(servers) < 2:
+        return []
+    text = (
+        f"{', '.join(servers)} share a node and get a container each: ranks in separate"
+        " containers may not reach each other's memory"
+    )
+    fix = "ascend-v4 render docker: one container a node; or --runtime native inside the image"
+    return [Finding("separate-containers", "risk", text, fix, row["source"], confidence="inferred")]
 
 
 def container_of(run_id: str, member: str) -> str:
