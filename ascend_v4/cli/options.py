@@ -37,6 +37,7 @@ LAUNCH_OPTIONS: dict[str, tuple[str, Any, str]] = {
         "Where the profile leaves a doubt.",
     ),
     "engine_version": ("--engine-version", str, "Release of the engine."),
+    "image": ("--image", str, "ubuntu or openeuler: the official one; or NAME:TAG of another."),
     "model": ("--model", str, "Model id of the catalog, or a hub id."),
     "model_dir": ("--model-dir", click.Path(), "Directory of the weights."),
     "workload": (

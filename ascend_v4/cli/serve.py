@@ -73,7 +73,7 @@ def command(
     host = host_of(ctx)
     asked = replace(request_of(ctx), ready_check=ready_check, drain_s=options["drain_timeout"])
     request = fill_from_host(asked, host, dry_run=dry_run)
-    request = recognise(request, host)
+    request = absolute(recognise(request, host), options["runtime"], dry_run=dry_run)
     compiled = compiled_or_refused(request, host)
     tell_fit(compiled, refuse=not (dry_run or request.allow_unvalidated))
     if show_origin:
@@ -177,6 +177,13 @@ def recognise(request: LaunchRequest, host: Host) -> LaunchRequest:
     return replace(request, model=found, origins={**request.origins, "model": "directory"})
 
 
+def absolute(request: LaunchRequest, runtime: str, *, dry_run: bool) -> LaunchRequest:
+    """Return the request with a whole path to the weights, where docker may have to mount it."""
+    if not request.model_dir or runtime == "native" or (dry_run and runtime != "docker"):
+        return request
+    return replace(request, model_dir=str(Path(request.model_dir).absolute()))
+
+
 def fits(chips: list[str], request: LaunchRequest) -> bool:
     """Whether a checkpoint is for the chip or profile of the request."""
     from ascend_v4.catalog.load import catalog
@@ -192,16 +199,24 @@ def runtime_of(asked: str, plan: LaunchPlan, host: Host, *, dry_run: bool) -> st
 
     ``auto`` is native where the engine is installed or docker is not; docker runs the
     official image where only docker is there. A dry run is about no machine: native.
+    Raises AscendV4Error (refused) for a plan that no container can run.
     """
-    if asked != "auto" or dry_run:
-        return "docker" if asked == "docker" else "native"
+    from ascend_v4.render.docker import refuse_docker
+
+    wanted = asked == "docker" or (asked == "auto" and not dry_run and only_docker(plan, host))
+    if wanted and any(process.argv[0] != "vllm-router" for process in plan.processes):
+        refuse_docker(plan)
+    return "docker" if wanted else "native"
+
+
+def only_docker(plan: LaunchPlan, host: Host) -> bool:
+    """Whether the host has docker and not the engine, and the plan an image."""
     from ascend_v4.engine.locate import find_engine
     from ascend_v4.paths import engine_dir
 
     if plan.profile == "cpu" or not plan.image or host.which("docker") is None:
-        return "native"
-    found = find_engine(host, plan.profile, engine_dir(host.env, plan.profile))
-    return "native" if found else "docker"
+        return False
+    return find_engine(host, plan.profile, engine_dir(host.env, plan.profile)) is None
 
 
 def how(plan: LaunchPlan, ready_check: str, runtime: str, options: dict[str, Any]) -> Launch:

@@ -45,6 +45,10 @@ def serve_node(ctx: click.Context, dry_run: bool, as_json: bool, options: dict[s
 
     refuse_all(whole.deployment)
     print_findings(note for note in whole.deployment.findings if note.severity != "info")
+    if runtime == "docker":
+        from ascend_v4.render.docker import separate_containers
+
+        print_findings(separate_containers(plan))
     if dry_run:
         print_node(plan, host, as_json, runtime)
         return 0

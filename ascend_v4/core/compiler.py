@@ -7,6 +7,7 @@ JSON key, then the user's own arguments on top. Then ``rules`` judge the whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -305,7 +306,7 @@ def compile_plan(
         profile=subject.profile,
         engine=subject.engine,
         engine_version=str(subject.release["version"]),
-        image=image_of(subject),
+        image=image_of(subject, request),
         chip=subject.variant,
         model_id=subject.model_id,
         model_path=launch.model,
@@ -318,12 +319,33 @@ def compile_plan(
     return Compiled(plan, launch, facts, rows | stated)
 
 
-def image_of(subject: Subject) -> str:
-    """Return the official image of the release for the chip, or ``""``."""
+def image_of(subject: Subject, request: LaunchRequest) -> str:
+    """Return the image that was asked for, else the official one of release and chip, or ``""``.
+
+    Raises AscendV4Error (usage) for what is no image, (refused) where none has the operating
+    system that was asked for; that of the host is only taken where there is one.
+    """
     images: Mapping[str, str] = subject.release.get("images", {})
-    if subject.profile == "cpu":
-        return ""
-    return images.get(subject.chip["id"]) or images.get(subject.profile, "")
+    chip, asked = subject.chip["id"], request.image
+    plain = images.get(chip) or images.get(subject.profile, "")
+    plain = plain if subject.profile != "cpu" else ""
+    if asked in (None, "ubuntu"):
+        return plain
+    if asked == "openeuler":
+        found = images.get(f"{chip}-openeuler")
+        if found is None and request.origins.get("image") != "host":
+            what = f"{subject.engine} {subject.release['version']} for {chip}"
+            raise AscendV4Error(
+                ExitCode.REFUSED,
+                "no-image",
+                f"there is no official image of {what} with openEuler",
+                "--image ubuntu, or --image NAME:TAG",
+            )
+        return found or plain
+    if asked is None or not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", asked):
+        text = f"'{asked}' is no image: ubuntu, openeuler, or NAME:TAG"
+        raise AscendV4Error(ExitCode.USAGE, "bad-image", text, "--image NAME:TAG")
+    return asked
 
 
 def validation_notes(

@@ -14,10 +14,11 @@ class LaunchRequest:
 
     ``context`` and ``max_num_batched_tokens`` are tokens, ``concurrency`` requests over
     all replicas, ``max_num_seqs`` requests for each replica, ``devices`` logical devices
-    (dies on A3), ``gpu_memory_utilization`` a share from 0 to 1. ``extra`` holds the
-    arguments after ``--``, ``env`` variables of the user's own for the server, which go
-    over those of the plan; ``drain_s`` is in seconds. ``origins`` tells flag, variable,
-    file or host by option.
+    (dies on A3), ``gpu_memory_utilization`` a share from 0 to 1. ``image`` is an operating
+    system, ``ubuntu`` or ``openeuler``, for the official image with it, or an image's name.
+    ``extra`` holds the arguments after ``--``, ``env`` variables of the user's own for the
+    server, which go over those of the plan; ``drain_s`` is in seconds. ``origins`` tells
+    flag, variable, file or host by option.
     """
 
     profile: str | None = None
@@ -26,6 +27,7 @@ class LaunchRequest:
     nodes: int | None = None
     engine: str | None = None
     engine_version: str | None = None
+    image: str | None = None
     model: str | None = None
     model_dir: str | None = None
     workload: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ascend_v4.errors import ExitCode
+from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.run.claims import DIRECTORIES, VARIABLE, claimed_by
 from ascend_v4.run.prelaunch import resources
 from ascend_v4.run.state import lock_held
@@ -28,7 +28,11 @@ def claim_checks(look: Look) -> Iterator[Outcome]:
         yield Outcome("claims", "ok", "no run has ever claimed anything here")
         return
     plan = look.compiled.plan
-    wanted = resources(plan, plan.processes, look.host)
+    try:
+        wanted = resources(plan, plan.processes, look.host)
+    except AscendV4Error as error:
+        yield Outcome("claims", "fail", error.message, (), {"fix": error.next}, error.code)
+        return
     taken = [name for name in wanted if lock_held(directory / f"{name}.lock")]
     if not taken:
         yield Outcome("claims", "ok", f"none in {directory}")

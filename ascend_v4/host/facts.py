@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,26 @@ ORIGIN = "host"
 
 
 def fill_from_host(request: LaunchRequest, host: Host, *, dry_run: bool = False) -> LaunchRequest:
+    """Return the request with profile, chip, devices and image taken from the host.
+
+    Only where they were not asked for. The image has the host's operating system; a dry run
+    of a named target is about another machine. Raises as :func:`with_devices`.
+    """
+    found = with_devices(request, host, dry_run=dry_run)
+    if request.image or (dry_run and found is request) or not on_openeuler(host):
+        return found
+    return replace(found, image="openeuler", origins=found.origins | {"image": ORIGIN})
+
+
+def on_openeuler(host: Host) -> bool:
+    """Whether the host says that it is openEuler; os-release(5)."""
+    text = host.read_text("/etc/os-release") or ""
+    return (
+        re.search(r"^ID=[\"']?openeuler[\"']?\s*$", text, re.MULTILINE | re.IGNORECASE) is not None
+    )
+
+
+def with_devices(request: LaunchRequest, host: Host, *, dry_run: bool) -> LaunchRequest:
     """Return the request with profile, chip and devices taken from the host where not asked.
 
     NPUs make it ``ascend``, GPUs ``cuda``. A dry run of a named profile needs no device:

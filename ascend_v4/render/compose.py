@@ -31,6 +31,7 @@ from .docker import (
     fabric_reason,
     merged_needs,
     needs_of,
+    refuse_docker,
     unprivileged,
 )
 from .docker_scripts import INNER, on_host
@@ -101,6 +102,7 @@ def node_files(
     inside = [process for process in plan.processes if not on_host(process)]
     files, services = {}, {}
     if inside:
+        refuse_docker(plan)
         name = inside[0].name if len(inside) == 1 else "servers"
         services[name] = engine_service(deployment, plan, inside, options, shared)
     if len(inside) > 1:

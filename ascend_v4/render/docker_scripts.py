@@ -23,6 +23,7 @@ from .docker import (
     fabric_reason,
     merged_needs,
     needs_of,
+    refuse_docker,
     unprivileged,
 )
 from .fabric import needs_fabric
@@ -152,6 +153,8 @@ def node_files(deployment: Deployment, planned: NodePlan, asked: Asked) -> dict[
     plan, name = planned.plan, planned.node.name
     inside = [process for process in plan.processes if not on_host(process)]
     outside = [process for process in plan.processes if on_host(process)]
+    if inside:
+        refuse_docker(plan)
     top = [
         f"Run on node {name} ({planned.node.address}), every node's script at once: bash {name}.sh",
         *asked.notes,

@@ -18,8 +18,8 @@ __all__ = ["topology_of"]
 
 #: Options that a topology states in a place of its own.
 NAMED = (
-    "profile", "chip", "engine", "engine_version", "model", "model_dir", "devices", "nodes", "port",
-    "host",
+    "profile", "chip", "engine", "engine_version", "image", "model", "model_dir", "devices",
+    "nodes", "port", "host",
 )  # fmt: skip
 SIZES = ("data_parallel_size", "tensor_parallel_size")
 
@@ -46,7 +46,8 @@ def topology_of(request: LaunchRequest, name: str = "") -> Topology:
         extra=list(request.extra),
         **{key: asked[key] for key in SIZES if key in asked},
     )
-    stated = {key: asked[key] for key in ("chip", "engine_version", "model_dir") if key in asked}
+    keys = ("chip", "engine_version", "image", "model_dir")
+    stated = {key: asked[key] for key in keys if key in asked}
     return Topology(
         name=name or label(asked.get("model", "flash")),
         profile=asked.get("profile"),

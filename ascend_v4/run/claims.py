@@ -21,7 +21,7 @@ from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["Claims", "claimed_by", "lock_directory", "remove_free"]
+__all__ = ["Claims", "claimed_by", "lock_directory", "removal_of", "remove_free"]
 
 DIRECTORIES = ("/run/lock/ascend-v4", "/tmp/ascend-v4-locks")
 VARIABLE = "ASCEND_V4_LOCK_DIR"
@@ -183,16 +183,16 @@ def busy(name: str, holder: Mapping[str, Any], user: object) -> AscendV4Error:
     run = holder.get("run_id")
     who = f"run {run} of {holder.get('user')} (pid {holder.get('pid')})" if run else "another run"
     left = holder.get("left")
+    hint = next_step(run, holder.get("user"), user)
     if run and left and isinstance(left, list):
         pairs = [(one.get("pid"), one.get("title")) for one in left if isinstance(one, dict)]
-        stuck = ", ".join(f"pid {pid} ({title})" for pid, title in pairs)
-        who = f"what is left of run {run} of {holder.get('user')} and can't be killed: {stuck}"
-    return AscendV4Error(
-        ExitCode.BUSY,
-        "claimed",
-        f"{what} is in use by {who}",
-        next_step(run, holder.get("user"), user),
-    )
+        stuck = ", ".join(f"pid {pid} ({title})" for pid, title in pairs if pid)
+        boxes = [str(title) for pid, title in pairs if not pid]
+        said = [f"can't be killed: {stuck}"] if stuck else []
+        said += [f"is not known to be gone: {', '.join(boxes)}"] if boxes else []
+        who = f"what is left of run {run} of {holder.get('user')} and {'; '.join(said)}"
+        hint = hint if stuck or not boxes else removal_of(boxes)
+    return AscendV4Error(ExitCode.BUSY, "claimed", f"{what} is in use by {who}", hint)
 
 
 def next_step(run: object, owner: object, user: object) -> str:
@@ -200,3 +200,8 @@ def next_step(run: object, owner: object, user: object) -> str:
     if not run or owner in (user, None):
         return f"ascend-v4 stop {run or ''}".strip()
     return f"ask {owner} to type: ascend-v4 stop {run}"
+
+
+def removal_of(titles: Iterable[str]) -> str:
+    """Return the command that removes containers, by what the reports call them."""
+    return " ".join(["docker rm --force", *(t.removeprefix("container ") for t in titles)])

@@ -7,7 +7,8 @@ reads EOF and the guardian stops everything of its member: TERM, then KILL.
 
 Its parent is the watcher, the same program before it forked and a subreaper too: when the
 guardian itself is killed, the kernel hands the engine's processes to the watcher, which
-ends them. What can't be killed keeps the claims on devices and ports, see keeper.py.
+ends them. What can't be killed keeps the claims on devices and ports, as does a container
+that docker does not say is gone, see keeper.py.
 
 From the launcher, one JSON line each: first ``{"argv", "env", "grace_s"}``, then
 ``{"signal": n}`` for the engine's main process, ``{"all": n}`` for every process, or
@@ -35,6 +36,7 @@ if not __package__:
     sys.path.insert(0, here.rsplit(os.sep, 3)[0])
 
 from ascend_v4.run import cgroup
+from ascend_v4.run.outside import asking_docker, succeeds
 from ascend_v4.run.procs import (
     KEEPER_VARIABLE,
     Proc,
@@ -56,10 +58,10 @@ EOF_GRACE_S = 1.5
 #: Seconds that what is left gets after the main process ended, and from KILL to giving up.
 GRACE_S = 2.0
 KILL_S = 10.0
-#: Seconds for a command that removes a container.
-OUTSIDE_S = 20.0
 TICK_S = 0.05
-#: How the guardian's exit tells the watcher that something can't be killed.
+#: What Python may need of our own environment.
+SMALL = ("PATH", "LD_LIBRARY_PATH")
+#: How the guardian's exit tells the watcher that something can't be ended.
 LEFT = 12
 KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")  # noqa: PTH118, PTH120, PTH100
 #: The launcher decides how a run stops; the guardian learns it from the socket alone.
@@ -94,6 +96,7 @@ class Guardian:
         self.killed: dict[int, str] = {}
         self.termed: set[tuple[int, int]] = set()
         self.left: list[Proc] = []
+        self.outside: list[str] = []
         self.grace_s = GRACE_S
         self.launcher_gone = False
         self.cleanup: list[list[str]] = []
@@ -129,7 +132,7 @@ class Guardian:
             raise
         finally:
             cgroup.remove(self.group)
-        return LEFT if self.left else 0
+        return LEFT if self.left or self.outside else 0
 
     def watch(self, guardian: int) -> int:
         """Wait for the guardian's end and do what it left undone.
@@ -146,8 +149,10 @@ class Guardian:
             self.end_all(EOF_GRACE_S)
             cgroup.remove(self.group)
         left = self.members() if code and self.claims else []
-        if left:
-            self.keep_claims(left)
+        # A guardian that failed does not tell what; asking again for a container harms nothing.
+        outside = self.cleanup if self.outside or code == LEFT else []
+        if left or outside:
+            self.keep_claims(left, outside)
         return 0
 
     def listen(self) -> None:
@@ -165,14 +170,19 @@ class Guardian:
         while not self.finished():
             self.step()
 
-    def keep_claims(self, left: list[Proc]) -> None:
-        """Leave the claims to a process that waits until the very last of ``left`` is gone."""
+    def keep_claims(self, left: list[Proc], outside: list[list[str]]) -> None:
+        """Leave the claims to a process that waits until the very last of ``left`` is gone.
+
+        It goes on with the commands ``outside`` until each succeeds.
+        """
         for number in self.claims:
             os.set_inheritable(number, True)
         words = [f"{proc.pid}:{proc.start}" for proc in left]
+        words += [json.dumps(command) for command in outside]
         argv = [sys.executable, "-I", "-S", KEEPER, *words]
-        # Without our run id: it is no stray.
-        env = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        # Without our run id: it is no stray. Nor with the engine's secrets.
+        ours = {name: os.environ[name] for name in SMALL if name in os.environ}
+        env = {**ours, **asking_docker(self.env)} if outside else ours
         os.posix_spawn(sys.executable, argv, {**env, KEEPER_VARIABLE: self.run_id})
 
     def step(self) -> None:
@@ -323,27 +333,19 @@ class Guardian:
             {"pid": p.pid, "start": p.start, "state": p.state, "title": title(p.pid)}
             for p in left_over(left)
         ]
-        names += [{"pid": 0, "start": 0, "state": "?", "title": c} for c in self.clean_outside()]
+        self.outside = self.clean_outside()
+        names += [{"pid": 0, "start": 0, "state": "?", "title": what} for what in self.outside]
         self.left = left
         killed = [{"pid": pid, "title": name} for pid, name in self.killed.items()]
         self.tell({"end": {"killed": killed, "left": names}})
         return True
 
     def clean_outside(self) -> list[str]:
-        """Run the commands that end what is no process of ours; return those that failed."""
-        failed = []
-        for command in self.cleanup:
-            pid = os.posix_spawn(command[0], command, self.env)
-            deadline = time.monotonic() + OUTSIDE_S
-            done, status = os.waitpid(pid, os.WNOHANG)
-            while not done and time.monotonic() < deadline:
-                time.sleep(TICK_S)
-                done, status = os.waitpid(pid, os.WNOHANG)
-            if not done:
-                os.kill(pid, signal.SIGKILL)
-            if not done or status != 0:
-                failed.append(" ".join(command))
-        return failed
+        """Run the commands that end what is no process of ours; return what those that failed do.
+
+        Each names what it ends in the word after its script.
+        """
+        return [command[3] for command in self.cleanup if not succeeds(command, self.env)]
 
     def tell(self, what: dict[str, Any]) -> None:
         """Send one line to the launcher; one that is gone misses nothing."""

@@ -18,12 +18,14 @@ from ascend_v4.host.system import Completed, Host
 from ascend_v4.paths import engine_dir
 
 from .claims import Claims, lock_directory
+from .devices import devices_of
 from .drain import cuts_requests
 from .guarded import guarded
 from .held import Held
 from .inherit import clean_environment, jemalloc
+from .links import linked_places
 from .logs import Terminal
-from .memory import reader_for
+from .memory import MemoryReader, reader_for
 from .notify import Notifier
 from .outcome import Outcome
 from .prelaunch import check_ports, check_weights, find_program, resources
@@ -112,6 +114,12 @@ class Prepared(Held):
             # Who asked tells what it said.
             log.unlink(missing_ok=True)
 
+    def memory(self) -> MemoryReader | None:
+        """Return what reads the use of the host's devices that this run has."""
+        local = [process for process in self.plan.processes if process.node == self.launch.node]
+        devices = [n for process in local for n in devices_of(self.plan, process, self.host)]
+        return reader_for(self.plan.profile, self.host, tuple(devices))
+
     def supervise(self, on_ready: Callable[[float], None], *, echo: bool = True) -> Outcome:
         """Run the engine to its end and give everything back; ``echo`` shows its log on stderr."""
         terminal = Terminal()
@@ -119,7 +127,6 @@ class Prepared(Held):
         notifier = Notifier.of(launch.ready_fd, launch.ready_file, self.host.env)
         # Of a run that was killed; ours says nothing yet.
         notifier.forget()
-        devices = [n for p in self.plan.processes for n in p.devices]
         supervisor = Supervisor(
             self.run,
             self.specs,
@@ -139,7 +146,7 @@ class Prepared(Held):
             },
             secrets=self.secrets,
             claims=self.claims.fds,
-            memory=reader_for(self.plan.profile, self.host, tuple(devices)),
+            memory=self.memory(),
             echo=echo,
             signals=self.signals,
         )
@@ -309,7 +316,10 @@ def containerised(
             "install docker, or run inside the image with --runtime native",
         )
     name = container_of(prepared.run.run_id, process.name)
-    argv = (docker, *docker_argv(prepared.plan, process, name=name, host=host)[1:])
+    devices = devices_of(prepared.plan, process, host)
+    plan, linked = prepared.plan, linked_places(prepared.plan.model_path)
+    words = docker_argv(plan, process, name=name, host=host, devices=devices, linked=linked)
+    argv = (docker, *words[1:])
     # Docker passes on what its own environment holds; secrets never stand in its arguments.
     outer = {**host.env, **{secret: env[secret] for secret in process.secret_env}}
     return argv, outer, (remove_command(docker, name),)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from ascend_v4.host.system import Host
 
+from .devices import Device
+
 __all__ = ["DeviceUse", "MemoryReader", "not_returned", "reader_for", "wait_returned"]
 
 SLACK_BYTES = 2 * 1024**3
@@ -63,8 +65,8 @@ def gpu_use(host: Host) -> dict[int, DeviceUse]:
     return use
 
 
-def reader_for(profile: str, host: Host, devices: tuple[int, ...]) -> MemoryReader | None:
-    """Return what reads the use of a profile's devices, None for the CPU profile."""
+def reader_for(profile: str, host: Host, devices: tuple[Device, ...]) -> MemoryReader | None:
+    """Return what reads the use of the host's ``devices``, None for the CPU profile."""
     ask = {"ascend": npu_use, "cuda": gpu_use}.get(profile)
     if ask is None or not devices:
         return None

@@ -7,6 +7,7 @@ from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
+from .claims import removal_of
 from .member import Member
 from .signals import signal_name
 
@@ -105,16 +106,22 @@ class Outcome:
         return AscendV4Error(ExitCode.UNREACHABLE, "not-confirmed", text, hint)
 
     def uncleaned(self) -> AscendV4Error:
-        """Return the error that names the processes which the kernel will not let die."""
+        """Return the error that names what could not be ended, or is not known to have."""
+        boxes = [p["title"] for p in self.left if p["title"].startswith("container ")]
+        stuck = [p for p in self.left if p["title"] not in boxes]
         names = ", ".join(
             f"{p['title']} (pid {p['pid']}, state {p['state']})" if p["pid"] else p["title"]
-            for p in self.left
+            for p in stuck
+        )
+        said = [f"{len(stuck)} processes of the run can't be killed: {names}"] if stuck else []
+        said += [f"docker does not say that it is gone: {box}" for box in boxes]
+        hint = (
+            "they wait in the kernel or a driver: see dmesg, reset the device, ascend-v4 reap"
+            if stuck
+            else f"claims stay, and its removal is tried again, until it is: {removal_of(boxes)}"
         )
         return AscendV4Error(
-            ExitCode.NOT_CLEANED_UP,
-            "not-cleaned-up",
-            f"{len(self.left)} processes of the run can't be killed: {names}",
-            "they wait in the kernel or a driver: see dmesg, reset the device, ascend-v4 reap",
+            ExitCode.NOT_CLEANED_UP, "not-cleaned-up", "\n  also ".join(said), hint
         )
 
     def to_json(self) -> dict[str, Any]:

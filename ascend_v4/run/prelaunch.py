@@ -9,6 +9,8 @@ from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.host.system import Host
 
+from .devices import KIND, devices_of
+
 __all__ = [
     "check_ports",
     "check_weights",
@@ -17,9 +19,6 @@ __all__ = [
     "find_program",
     "resources",
 ]
-
-VISIBLE = {"ascend": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
-KIND = {"ascend": "npu", "cuda": "gpu"}
 
 
 def check_weights(plan: LaunchPlan, host: Host, say: Callable[[str], None]) -> None:
@@ -119,16 +118,11 @@ def other_port(process: Process, nth: int) -> str:
 def resources(plan: LaunchPlan, processes: Iterable[Process], host: Host) -> list[str]:
     """Return the names of the ports and devices that the processes take: ``port-8000``, ``npu-3``.
 
-    A plan counts devices from 0; a variable that leaves only some visible renumbers them.
+    Raises AscendV4Error (host not ready) where fewer devices are visible than wanted.
     """
     names = []
-    variable = VISIBLE.get(plan.profile, "")
     for process in processes:
         names += [f"port-{port.port}" for port in process.ports]
-        shown = process.env.get(variable) or host.env.get(variable) or ""
-        visible = [part.strip() for part in shown.split(",") if part.strip()]
-        for device in process.devices:
-            number = visible[device] if device < len(visible) else str(device)
-            names.append(f"{KIND[plan.profile]}-{number}")
+        names += [f"{KIND[plan.profile]}-{device}" for device in devices_of(plan, process, host)]
     # GPUs may be named by UUID; nothing of a name may leave the directory.
     return [name.replace("/", "_") for name in names]

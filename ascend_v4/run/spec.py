@@ -23,7 +23,8 @@ FAIL_GRACE_S = 5.0
 class Spec:
     """One member to start: full path and arguments, environment, how to know it is ready.
 
-    ``cleanup`` are commands for what is no process of ours, such as a container.
+    ``cleanup`` are commands for what is no process of ours, such as a container: ``sh -c``,
+    a script that fails until it is gone, what it is called, and more words of the script.
     ``peers`` are base URLs of servers on other nodes that it needs while it serves.
     ``remote`` listens to a member that is a launcher itself. ``cuts_requests`` marks a server
     that must be idle before it is asked to end, see drain.py. A member without probe and

@@ -48,6 +48,7 @@ def request_of(topology: Topology, group: Group) -> LaunchRequest:
         "profile": topology.profile,
         "chip": topology.node(group.nodes[0]).chip or topology.chip,
         "engine_version": topology.engine_version,
+        "image": topology.image,
         "model": topology.model,
         "model_dir": topology.model_dir,
         "data_parallel_size": group.data_parallel_size,
@@ -325,8 +326,4 @@ def router_of(draft: Draft) -> Row:
 def node_plan(draft: Draft, node: Node) -> LaunchPlan:
     """Return the launch plan of one node."""
     plan = draft.plans[node.name]
-    return replace(
-        plan,
-        processes=tuple(draft.processes[node.name]),
-        image=draft.topology.image or plan.image,
-    )
+    return replace(plan, processes=tuple(draft.processes[node.name]))

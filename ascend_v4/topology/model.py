@@ -150,7 +150,9 @@ class Topology(Strict):
     profile: Literal["ascend", "cuda", "cpu"] | None = None
     chip: str | None = None
     engine_version: str | None = None
-    image: str | None = None
+    image: str | None = Field(
+        default=None, description="ubuntu or openeuler: the official one; or NAME:TAG of another"
+    )
     runtime: Literal["native", "docker", "auto"] = "native"
     model: str = "flash"
     model_dir: str | None = Field(

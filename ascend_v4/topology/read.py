@@ -34,6 +34,7 @@ ELSEWHERE = {
     "chip": "a key at the top, or of a node",
     "engine": "the profile decides the engine",
     "engine_version": "one release for the whole deployment: a key at the top",
+    "image": "a key at the top",
     "model": "one model for the whole deployment: a key at the top",
     "model_dir": "one place on every node: a key at the top",
     "allow_unvalidated": "a key at the top",

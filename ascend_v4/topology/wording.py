@@ -16,7 +16,7 @@ __all__ = ["in_file", "in_file_words"]
 
 #: Options with a key at the top of the file or of a group; the others stand under ``options``.
 OWN_KEY = (
-    *("profile", "chip", "engine_version", "model", "model_dir", "allow_unvalidated"),
+    *("profile", "chip", "engine_version", "image", "model", "model_dir", "allow_unvalidated"),
     *("tensor_parallel_size", "data_parallel_size", "devices", "nodes", "port"),
 )
 ELSEWHERE = {"host": "router.host", "engine": "profile"}

@@ -1,7 +1,7 @@
 """``--runtime docker`` with a fake docker: no real daemon was available to these tests.
 
-The fake runs the program on the host, outside the tree of its client as a daemon does,
-and knows run, rm and inspect. It proves our argument lists and our clean-up, not docker.
+The fake's daemon owns the containers, outside the tree of any run, and its client only
+talks to it. It proves our argument lists and our clean-up, not docker.
 """
 
 import json
@@ -12,51 +12,17 @@ import sys
 
 import pytest
 
-from tests.support.fake_tree_run import parent, until
-
-FAKE = '''#!{python} -IS
-"""Enough of docker: run starts a container that outlives its client, rm kills it."""
-import json, os, signal, subprocess, sys, time
-HERE = os.path.dirname(os.path.abspath(__file__))
-words = sys.argv[1:]
-with open(HERE + "/docker.jsonl", "a") as file:
-    file.write(json.dumps({{"argv": words, "key": os.environ.get("VLLM_API_KEY")}}) + "\\n")
-box = lambda name: HERE + "/box-" + name
-def pid_of(name):
-    try:
-        return int(open(box(name)).read() or 0)
-    except OSError:
-        return 0
-if words[0] == "run":
-    name = words[words.index("--name") + 1]
-    inner = [words[words.index("--entrypoint") + 1], *words[words.index("IMAGE") + 1:]]
-    if inner[:2] == ["/bin/bash", "-c"]:
-        inner = inner[4:]
-    inner[0] = HERE + "/vllm"
-    env = {{k: v for k, v in os.environ.items() if not k.startswith("ASCEND_V4")}}
-    code = "import os,sys,json; os.setsid(); p=os.fork(); p and os._exit(0); " \\
-        "open(sys.argv[1],'w').write(str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])"
-    daemon = subprocess.Popen(
-        ["setsid", sys.executable, "-IS", HERE + "/daemon.py", box(name), *inner], env=env)
-    daemon.wait()
-    while not pid_of(name):
-        time.sleep(0.01)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, _: os.kill(pid_of(name), n))
-    while os.path.exists("/proc/%d" % pid_of(name)):
-        time.sleep(0.02)
-    os.unlink(box(name))
-elif words[0] == "rm":
-    pid = pid_of(words[-1])
-    if pid:
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        os.unlink(box(words[-1]))
-elif words[0] == "inspect":
-    sys.exit(0 if pid_of(words[-1]) else 1)
-'''
+from ascend_v4.catalog.load import catalog
+from ascend_v4.core.compiler import compile_plan
+from ascend_v4.core.request import LaunchRequest
+from ascend_v4.render.docker import docker_argv
+from ascend_v4.run import outside
+from ascend_v4.run.links import linked_places
+from ascend_v4.run.procs import descendants
+from ascend_v4.run.state import lock_held
+from tests.support.fake_docker_run import Docker
+from tests.support.fake_tree_run import parent, runs, until
+from tests.support.fakehost import FakeHost
 
 
 def test_docker_line_of_each_chip(ascend, golden, isolated_user):
@@ -99,27 +65,19 @@ def test_docker_line_is_one_command(ascend, tmp_path):
 
 @pytest.fixture
 def docked(trees):
+    """A host with docker and its daemon, which belongs to no run."""
     tree = trees()
-    fake = FAKE.replace("{{", "{").replace("}}", "}").replace("{python}", sys.executable)
-    image = "quay.io/ascend/vllm-ascend:v0.23.0.post1-a3"
-    tree.fake.program("docker", fake.replace('"IMAGE"', repr(image)))
-    (tree.fake.bin / "daemon.py").write_text(
-        "import os, sys\n"
-        "if os.fork():\n    os._exit(0)\n"
-        "os.setsid()\n"
-        "for fd in (0,):\n    os.close(fd)\n"
-        "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-        "words = sys.argv[2:]\n"
-        "if words[1:2] == ['-u']:\n"
-        "    words = words[[n for n, w in enumerate(words) if w == 'vllm'][0]:]\n"
-        "    words[0] = os.path.dirname(sys.argv[1]) + '/vllm'\n"
-        "os.execv(words[0], words)\n"
-    )
-    return tree
+    tree.docker = Docker(tree.fake.bin)
+    yield tree
+    assert tree.docker.close() == []
 
 
-def calls(tree):
-    return [json.loads(line) for line in (tree.fake.bin / "docker.jsonl").read_text().splitlines()]
+def box_of(tree):
+    return f"ascend-v4-{tree.run_dirs()[-1].name}-server"
+
+
+def claimed(tree):
+    return [path.name for path in tree.locks.iterdir() if lock_held(path)]
 
 
 @pytest.mark.parametrize("kind", ["SIGTERM", "client", "launcher", "launcher and guardian"])
@@ -129,26 +87,205 @@ def test_container_never_outlives_the_run(docked, kind):
     serving = docked.serve("--runtime", "docker", "--api-key-file", key, "--drain-timeout", "1")
     serving.ready()
     engine = docked.pids("api")[0]
-    assert not any(engine == proc for proc in docked.carriers())
-    name = f"ascend-v4-{docked.run_dirs()[-1].name}-server"
-    started = calls(docked)[0]
-    assert (started["argv"][0], started["key"]) == ("run", "swordfish")
-    assert started["argv"][started["argv"].index("--name") + 1] == name
+    main = docked.read("state")["members"][0]["main"]["pid"]
+    # Only removal by the daemon ends it: it is neither ours by mark nor by descent.
+    assert docked.docker.inside(engine)
+    assert not {engine} & {*docked.carriers(), *(p.pid for p in descendants(parent(main)))}
+    started = docked.docker.calls("run")[0]
+    assert started["env"]["VLLM_API_KEY"] == "swordfish"
+    assert started["argv"][started["argv"].index("--name") + 1] == box_of(docked)
     if kind == "SIGTERM":
         assert serving.end(signal.SIGTERM) == 143
     elif kind == "client":
-        os.kill(docked.read("state")["members"][0]["main"]["pid"], signal.SIGKILL)
+        os.kill(main, signal.SIGKILL)
         assert serving.end() == 9
     else:
         if kind != "launcher":
             serving.send(signal.SIGSTOP)
-            os.kill(parent(docked.read("state")["members"][0]["main"]["pid"]), signal.SIGKILL)
+            os.kill(parent(main), signal.SIGKILL)
         serving.process.kill()
         serving.end()
     until(lambda: engine not in docked.alive(), 5.0)
-    removal = until(lambda: [c["argv"] for c in calls(docked) if c["argv"][0] == "rm"])
-    assert removal[-1] == ["rm", "--force", name]
+    removal = until(lambda: docked.docker.calls("rm"))
+    assert removal[-1]["argv"] == ["rm", "--force", box_of(docked)]
     until(lambda: not docked.strays(), 5.0)
+    until(lambda: not claimed(docked), 5.0)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_unreachable_daemon_keeps_the_claims(docked, killed):
+    """What docker does not say is gone may still hold the devices."""
+    serving = docked.serve("--runtime", "docker")
+    serving.ready()
+    engine, name = docked.pids("api")[0], box_of(docked)
+    if killed:
+        serving.send(signal.SIGSTOP)
+    docked.docker.down()
+    if killed:
+        serving.end(signal.SIGKILL)
+    else:
+        assert serving.end() == 12
+        assert f"container {name}" in serving.err()
+        assert f"docker rm --force {name}" in serving.err()
+        left = docked.read("exit")["left"]
+        assert [(row["pid"], row["title"]) for row in left] == [(0, f"container {name}")]
+    signed = f'"title": "container {name}"'
+    until(lambda: any(signed in path.read_text() for path in docked.locks.iterdir()))
+    assert engine in docked.alive()
+    again = docked.run(*docked.serve_words("--runtime", "docker"))
+    assert again.returncode == 7
+    assert f"is not known to be gone: container {name}" in again.stderr
+    assert f"next:  docker rm --force {name}" in again.stderr
+    assert docked.docker.calls("rm") == []
+    docked.docker.up()
+    until(lambda: not claimed(docked))
+    assert engine not in docked.alive()
+    serving = docked.serve("--runtime", "docker")
+    serving.ready()
+    assert serving.end(signal.SIGTERM) == 143
+
+
+def test_container_gets_the_devices_that_are_claimed(docked):
+    """Not the first ones, which may be another tenant's."""
+    shown = {"ASCEND_RT_VISIBLE_DEVICES": "8,9,10,11,12,13,14,15"}
+    half = ("--runtime", "docker", "--devices", "8", "--allow-unvalidated")
+    serving = docked.serve(*half, env=shown)
+    serving.ready()
+    words = docked.docker.calls("run")[0]["argv"]
+    devices = [words[n + 1] for n, word in enumerate(words) if word == "--device"]
+    assert devices[:8] == [f"/dev/davinci{n}" for n in range(8, 16)]
+    held = [name for name in claimed(docked) if name.startswith("npu-")]
+    assert sorted(held) == sorted(f"npu-{n}.lock" for n in range(8, 16))
+    assert serving.end(signal.SIGTERM) == 143
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            "docker: Error response from daemon: pull access denied for x, repository does not"
+            " exist or may require 'docker login'.",
+            "docker can't get the image",
+        ),
+        (
+            "docker: Error response from daemon: manifest for quay.io/x:y not found: manifest"
+            " unknown: manifest unknown",
+            "docker can't get the image",
+        ),
+        (
+            "docker: Error response from daemon: error gathering device information while adding"
+            ' custom device "/dev/davinci8": no such file or directory',
+            "docker can't hand a device to the container",
+        ),
+        (
+            "docker: Error response from daemon: failed to create task for container: failed to"
+            " create shim task: OCI runtime create failed: runc create failed",
+            "docker can't start the container",
+        ),
+    ],
+)
+def test_what_docker_refuses_is_the_host_and_never_restarted(docked, said, cause):
+    docked.docker.refuse("Unable to find image 'x:y' locally", said)
+    serving = docked.serve("--runtime", "docker", "--restart", "on-failure")
+    assert serving.end() == 6
+    assert f"first error: {cause}: {said}" in serving.err()
+    assert docked.read("state")["starts"] == 1
+
+
+def volumes(words):
+    return [words[n + 1] for n, word in enumerate(words) if word == "--volume"]
+
+
+def test_relative_directory_is_mounted_by_its_whole_path(docked):
+    docked.model = "weights"
+    serving = docked.serve("--runtime", "docker", cwd=docked.place)
+    serving.ready()
+    words = docked.docker.calls("run")[0]["argv"]
+    whole = str(docked.place / "weights")
+    assert volumes(words) == [f"{whole}:{whole}:ro"]
+    assert words[words.index("serve") + 1] == whole
+    assert serving.end(signal.SIGTERM) == 143
+
+
+def test_blobs_behind_a_snapshots_links_are_mounted(docked):
+    """As ``huggingface-cli download`` leaves it, and one file that lies elsewhere."""
+    repo = docked.place / "models--o--n"
+    blobs, snapshot = repo / "blobs", repo / "snapshots" / "0a1b"
+    for made in (blobs, snapshot):
+        made.mkdir(parents=True)
+    for number, file in enumerate(sorted(docked.model.iterdir())):
+        file.rename(blobs / f"{number:040x}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{number:040x}")
+    extra = docked.place / "notes.txt"
+    extra.touch()
+    (snapshot / "README").symlink_to(extra)
+    (snapshot / "dangling").symlink_to("../../blobs/none")
+    docked.model = snapshot
+    serving = docked.serve("--runtime", "docker")
+    serving.ready()
+    assert volumes(docked.docker.calls("run")[0]["argv"]) == [
+        f"{place}:{place}:ro" for place in (snapshot, docked.place, blobs)
+    ]
+    assert serving.end(signal.SIGTERM) == 143
+
+
+def test_linked_places_of_a_linked_directory(tmp_path):
+    """In the container the folder is no link, so its links mean other places there."""
+    (tmp_path / "hub/blobs").mkdir(parents=True)
+    (tmp_path / "hub/snapshot").mkdir()
+    (tmp_path / "hub/blobs/a").touch()
+    (tmp_path / "hub/snapshot/a.json").symlink_to("../blobs/a")
+    (tmp_path / "hub/snapshot/b.json").symlink_to("a.json")
+    (tmp_path / "hub/snapshot/old").symlink_to("../blobs")
+    (tmp_path / "m").symlink_to("hub/snapshot")
+    real = str(tmp_path / "hub/blobs")
+    assert linked_places(str(tmp_path / "m")) == [(real, str(tmp_path / "blobs"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["serve", "--profile", "cpu", "--runtime", "docker"],
+            "there is no official image of vllm",
+        ),
+        (["render", "docker", "--profile", "cpu"], "there is no official image of vllm"),
+        (["render", "compose", "--profile", "cpu"], "there is no official image of vllm"),
+        (
+            ["render", "docker", "--chip", "a3", "--model-dir", "w"],
+            "docker mounts absolute paths only, and the weights are in w",
+        ),
+    ],
+)
+def test_what_no_container_can_run_is_refused(ascend, words, said):
+    done = ascend(*words)
+    assert (done.code, done.out) == (3, "")
+    assert said in done.err
+
+
+def test_files_that_variables_name_are_mounted(tmp_path):
+    """For the KV pool's back-ends; in the run where the host has them, else docker makes a
+    folder."""
+    env = {"MOONCAKE_CONFIG_PATH": "/etc/mooncake.json", "MMC_LOCAL_CONFIG_PATH": "/etc/mmc.conf"}
+    request = LaunchRequest(chip="a3", model_dir="/w", env=env)
+    plan = compile_plan(request, catalog()).plan
+    fake = FakeHost(tmp_path).file("/etc/mooncake.json")
+    assert volumes(docker_argv(plan, plan.processes[0]))[-3:-1] == [
+        f"{path}:{path}:ro" for path in env.values()
+    ]
+    words = docker_argv(plan, plan.processes[0], host=fake.host())
+    assert volumes(words) == ["/etc/mooncake.json:/etc/mooncake.json:ro", "/w:/w:ro"]
+    assert "MOONCAKE_CONFIG_PATH=/etc/mooncake.json" in words
+
+
+def test_removal_that_hangs_has_failed(monkeypatch, tmp_path):
+    monkeypatch.setattr(outside, "OUTSIDE_S", 0.3)
+    script = 'sleep 60 & echo $! > "$1"; wait'
+    pid = tmp_path / "pid"
+    assert not outside.succeeds(
+        ["/bin/sh", "-c", script, "container x", str(pid)], dict(os.environ)
+    )
+    until(lambda: not runs(int(pid.read_text())))
 
 
 def test_no_docker(tree):
