@@ -175,23 +175,38 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch, signals: Signals) -> P
         program = find_program(plan, host) if launch.runtime == "native" else ""
     if any(process.role != "router" for process in local):
         check_weights(plan, host, launch.say)
-    locks = lock_directory(host.env)
-    run = new_run(host.env)
-    who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
-    claims = Claims(locks, who)
-    prepared = Prepared(plan, host, launch, run, claims, signals, [], [])
+    prepared: Prepared | None = None
+    names = resources(plan, local, host)
     try:
-        run.lock(launch.labels)
-        claims.take(resources(plan, local, host))
+        with signals.whole():
+            prepared = begun(plan, host, launch, signals, names)
         for process in local:
             check_ports(process, host)
             prepared.specs.append(spec_of(prepared, process, program))
         for spec in shapes(prepared.specs):
             for hook in launch.before:
                 hook(spec, prepared.ask)
-        run.write("plan", plan.to_json())
+        prepared.run.write("plan", plan.to_json())
         prune(host.env)
         signals.hold()
+    except BaseException:
+        if prepared is not None:
+            prepared.discard()
+        raise
+    return prepared
+
+
+def begun(
+    plan: LaunchPlan, host: Host, launch: Launch, signals: Signals, names: Sequence[str]
+) -> Prepared:
+    """Return a run that has a folder, its lock and the claims ``names``; all of it or nothing."""
+    locks = lock_directory(host.env)
+    run = new_run(host.env)
+    who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
+    prepared = Prepared(plan, host, launch, run, Claims(locks, who), signals, [], [])
+    try:
+        run.lock(launch.labels)
+        prepared.claims.take(names)
     except BaseException:
         prepared.discard()
         raise

@@ -90,6 +90,18 @@ class Signals:
         finally:
             self._raises = False
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let the block be done as a whole: what came meanwhile is raised behind it."""
+        raises, self._raises = self._raises, False
+        try:
+            yield
+        finally:
+            self._raises = raises
+        if raises:
+            for number in self.take():
+                self._on(number, None)
+
     def hold(self) -> None:
         """Raise no more: what was begun is complete, its owner will ask what came."""
         self._raises = False

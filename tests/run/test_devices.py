@@ -113,7 +113,7 @@ def test_gpus_by_uuid_where_nothing_tells_their_numbers(tmp_path):
 
 def test_memory_is_that_of_the_visible_devices(tmp_path):
     fake = FakeHost(tmp_path, {"ASCEND_RT_VISIBLE_DEVICES": "12,13"}).npus("a3-idle", 16)
-    prepared = Prepared(plan_of("a3", 2), fake.host(), Launch(Options()), None, None, [], [])
+    prepared = Prepared(plan_of("a3", 2), fake.host(), Launch(Options()), None, None, None, [], [])
     assert sorted(prepared.memory()()) == [12, 13]
 
 
