@@ -127,7 +127,7 @@ def one_kill(place: Path, kind: str, dp: int) -> tuple[int, int, list[str], floa
         tree = run.tree()
         began = time.monotonic()
         hit(run, tree, kind, dp)
-        code = run.process.wait(120)
+        code = run.process.wait(300)
         ended = time.monotonic()
         while (left := run.left(tree)) and time.monotonic() - ended < 5.0:
             time.sleep(0.02)
