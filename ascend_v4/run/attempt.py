@@ -303,7 +303,9 @@ class Attempt:
             for spec in self.specs
             if spec.name in self.members and spec.name not in self.ready and not spec.remote
         ]
-        if pending and not self.prober.busy:
+        # An answer wakes us, and before a server listens it comes at once.
+        if pending and not self.prober.busy and now >= self.next_probe:
+            self.next_probe = now + POLL_S
             spec = pending[self.turn % len(pending)]
             self.turn += 1
             self.asked = spec.name

@@ -1,8 +1,10 @@
 """The loop sleeps while a probe is under way, and wakes when its result can be taken."""
 
+import signal
 import threading
 import time
 
+import psutil
 import pytest
 
 from ascend_v4.run.attempt import PATIENCE, Attempt
@@ -38,6 +40,18 @@ def test_a_probe_that_takes_long_is_waited_for(attempt):
 
 def test_without_probes_nothing_is_due(attempt):
     assert attempt(probe_interval_s=0).pause() > 900
+
+
+def test_a_start_is_asked_a_few_times_a_second(trees):
+    """Nothing listens yet, so each answer is there at once: no reason to ask at once again."""
+    tree = trees(load_s=0.5)
+    serving = tree.serve("--no-check-engine")
+    until(lambda: tree.read("state").get("members"))
+    launcher = psutil.Process(serving.process.pid)
+    before = sum(launcher.cpu_times()[:2])
+    serving.ready()
+    assert sum(launcher.cpu_times()[:2]) - before < 0.6
+    assert serving.end(signal.SIGTERM) == 143
 
 
 def test_a_result_can_be_taken_when_it_wakes():
