@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .preflight import ask_all
-from .ways import Way, judge_end
+from .ways import Way, judge_end, last_value
 
 if TYPE_CHECKING:
     from ascend_v4.host.system import Completed, Host
@@ -35,8 +34,9 @@ def seen_on_nodes(ways: Sequence[Way], name: str, host: Host) -> list[dict[str, 
     def ask(way: Way) -> dict[str, Any]:
         done = host.run(way.argv("ps", "--json"), timeout_s=ASK_S)
         try:
-            runs = [run for run in json.loads(done.stdout) if run["deployment"] == name]
-        except (ValueError, KeyError, TypeError):
+            seen: Any = last_value(done.stdout, list) if done.ok else None
+            runs = [run for run in seen if run["deployment"] == name]
+        except (KeyError, TypeError):
             return {"name": way.node, "state": "unreachable", "run_id": "", "why": why(way, done)}
         mine = [run for run in runs if run["node"] in (way.node, "")]
         if not mine:
@@ -48,7 +48,7 @@ def seen_on_nodes(ways: Sequence[Way], name: str, host: Host) -> list[dict[str, 
 
 def why(way: Way, done: Completed) -> str:
     """Return why a node gave no answer."""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     judged = judge_end(way, done.returncode, lines)
     return judged[2] if judged else (lines or ["no answer"])[-1]
 

@@ -5,7 +5,6 @@ Reachable, the same ascend-v4, clocks that agree, the same weights, the same eng
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.run.prelaunch import download_command, engine_command
 from ascend_v4.run.remote import NO_PROGRAM
 
-from .ways import PROGRAM, Way, judge_end, way_of
+from .ways import PROGRAM, Way, judge_end, last_value, way_of
 
 if TYPE_CHECKING:
     from ascend_v4.core.plan import LaunchPlan
@@ -109,7 +108,7 @@ def ask_one(way: Way, text: str, host: Host, runtime: str | None = None) -> Answ
     done = host.run(words, timeout_s=ASK_S, stdin=text)
     after = time.time()
     try:
-        facts = json.loads(done.stdout)
+        facts = last_value(done.stdout, dict)
         told = float(facts["time"])
     except (ValueError, KeyError, TypeError):
         return Answer(way.node, failed=no_facts(way, done, host))
@@ -135,7 +134,8 @@ def no_facts(way: Way, done: Completed, host: Host) -> Finding:
         text = f"node {way.node} has ascend-v4 {version}, this machine {__version__}"
         fix = f"pip install ascend-v4=={__version__} on {way.node}"
         return about(way.node, "versions-differ", text, fix)
-    said = next((line for line in reversed(lines) if line.strip()), "nothing")
+    lines = lines or done.stdout.splitlines()
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
     text = f"node {way.node} did not tell about itself: {said}"
     return about(way.node, "no-answer", text, f"on {way.node}: {PROGRAM} doctor")
 
