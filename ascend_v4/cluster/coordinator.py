@@ -168,7 +168,14 @@ def spec_of(made: Coordinated, planned: NodePlan, topology: Path) -> Spec:
     """Return the member of a node."""
     up, node = made.up, planned.node
     way = way_of(node, made.host, up.program)
-    words = [sys.executable, "-I", "-S", feeder.__file__, f"{up.lease_s / 6:g}", str(topology)]
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        feeder.__file__,
+        f"{up.lease_s / feeder.BEATS:g}",
+        str(topology),
+    ]
     argv = (*words, *way.argv(*node_command(up, node.name)))
     remote = Remote(node.name, fronts(made, planned), up.lease_s, ending(way))
     # Telling systemd is the coordinator's part.

@@ -81,8 +81,7 @@ def test_a_way_that_cannot_be_started(nodes):
     assert two.up(NO_CHECK, "--skip-preflight").end() == 6
     error = two.deployment.error()
     assert (error["kind"], error["message"]) == (
-        "no-program",
-        "node n1: ascend-v4 can't be run there (exit code 127):"
-        " can't start no-such-runner: No such file or directory",
+        "no-way",
+        "node n1: no-such-runner can't be started on this machine: No such file or directory",
     )
     assert two.alive() == {}
