@@ -158,7 +158,7 @@ def how(options: dict[str, Any]) -> Up:
 def print_commands(whole: Planned, host: Host, wanted: Up, as_json: bool) -> None:
     """Print how each node is reached, and what it then runs, ready to paste there."""
     from ascend_v4.cluster.coordinator import node_command
-    from ascend_v4.cluster.deployment import drained
+    from ascend_v4.cluster.deployment import timed
     from ascend_v4.cluster.ways import way_of
 
     from .serve import command_line
@@ -170,7 +170,7 @@ def print_commands(whole: Planned, host: Host, wanted: Up, as_json: bool) -> Non
         way = way_of(planned.node, host, wanted.program)
         runs = {
             process.name: command_line(planned.plan, process, host, runtime).rstrip()
-            for process in drained(planned.plan, wanted.drain_s).processes
+            for process in timed(planned.plan, wanted.drain_s, wanted.deadline_s).processes
         }
         argv = way.argv(*node_command(wanted, planned.node.name))
         rows.append({"node": planned.node.name, "argv": argv, "processes": runs})

@@ -123,7 +123,7 @@ def read(path: str, lease: Lease | None, host: Host) -> Planned:
 
 def chosen(whole: Planned, options: dict[str, Any]) -> LaunchPlan:
     """Return the plan of the node that is meant: the one named, or the only one there is."""
-    from ascend_v4.cluster.deployment import drained, node_plan
+    from ascend_v4.cluster.deployment import node_plan, timed
 
     nodes = whole.deployment.nodes
     if options["node"] is None and len(nodes) > 1:
@@ -135,7 +135,8 @@ def chosen(whole: Planned, options: dict[str, Any]) -> LaunchPlan:
             "add --node NAME, or start all: ascend-v4 cluster up -f TOPOLOGY",
         )
     name = options["node"] or nodes[0].node.name
-    return drained(node_plan(whole.deployment, name), options["drain_timeout"])
+    plan = node_plan(whole.deployment, name)
+    return timed(plan, options["drain_timeout"], options["deadline"])
 
 
 def runtime_of(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ascend_v4 import __version__
 from ascend_v4.core.finding import Evidence, Finding, Severity
 from ascend_v4.errors import AscendV4Error, ExitCode
-from ascend_v4.run.prelaunch import download_command, engine_command
+from ascend_v4.run.prelaunch import download_command, engine_command, other_release
 from ascend_v4.run.remote import NO_PROGRAM
 
 from .ways import PROGRAM, Way, judge_end, last_value, way_of
@@ -43,6 +43,8 @@ CODES = {
     "clocks-differ": ExitCode.HOST_NOT_READY,
     "no-engine": ExitCode.HOST_NOT_READY,
     "engines-differ": ExitCode.HOST_NOT_READY,
+    "other-release": ExitCode.HOST_NOT_READY,
+    "no-way": ExitCode.HOST_NOT_READY,
     "no-weights": ExitCode.WEIGHTS_INCOMPLETE,
     "weights-differ": ExitCode.WEIGHTS_CORRUPT,
 }
@@ -90,6 +92,7 @@ def node_facts(plan: LaunchPlan, host: Host, runtime: str = "native") -> dict[st
         "runtime": runtime,
         "weights": weights,
         "engine": (" + ".join(filter(None, versions)) or "unknown") if program else None,
+        "release": installed_version(program, plan.engine) if program else None,
         "time": time.time(),
     }
 
@@ -124,6 +127,11 @@ def no_facts(way: Way, done: Completed, host: Host) -> Finding:
         judged = (17, "unreachable", f"gave no answer within {ASK_S:g} s", f"ssh {way.to}")
     if judged is not None:
         return about(way.node, "unreachable", f"node {way.node}: {judged[2]}", judged[3])
+    if done.returncode == -1 and way.words:
+        text = f"node {way.node}: {way.words[0]} can't be started on this machine: no such program"
+        fix = "install it here, or name another: "
+        fix += "ASCEND_V4_SSH" if way.kind == "ssh" else "connect in the topology"
+        return about(way.node, "no-way", text, fix)
     if done.returncode in NO_PROGRAM or done.returncode == -1:
         name = way.program[0]
         text = f"node {way.node}: {name} can't be run there ({way.to})"
@@ -131,13 +139,18 @@ def no_facts(way: Way, done: Completed, host: Host) -> Finding:
         return about(way.node, "no-program", text, fix)
     version = host.run(way.argv("--version"), timeout_s=ASK_S).stdout.strip().split(" ")[-1]
     if version and version != __version__:
-        text = f"node {way.node} has ascend-v4 {version}, this machine {__version__}"
-        fix = f"pip install ascend-v4=={__version__} on {way.node}"
-        return about(way.node, "versions-differ", text, fix)
+        return other_version(way.node, version)
     lines = lines or done.stdout.splitlines()
     said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
     text = f"node {way.node} did not tell about itself: {said}"
     return about(way.node, "no-answer", text, f"on {way.node}: {PROGRAM} doctor")
+
+
+def other_version(node: str, version: str) -> Finding:
+    """Return the finding of a node that has another version of this program."""
+    text = f"node {node} has ascend-v4 {version}, this machine {__version__}"
+    fix = f"pip install ascend-v4=={__version__} on {node}"
+    return about(node, "versions-differ", text, fix)
 
 
 def examine(
@@ -153,9 +166,8 @@ def examine(
     """
     found = [answer.failed for answer in answers if answer.failed]
     good = [answer for answer in answers if not answer.failed]
-    found += odd_ones(
-        good, "version", "versions-differ", "ascend-v4 {value}", "install one version everywhere"
-    )
+    versions = [(answer.node, str(answer.facts.get("version"))) for answer in good]
+    found += [other_version(node, version) for node, version in versions if version != __version__]
     serving = [answer for answer in good if answer.facts.get("serves")]
     found += weights_of(serving, plans, built=built)
     native = [answer for answer in serving if answer.facts.get("runtime") != "docker"]
@@ -167,6 +179,11 @@ def examine(
     having = [answer for answer in native if answer.facts.get("engine")]
     fix = "install one release on all nodes"
     found += odd_ones(having, "engine", "engines-differ", "engine {value}", fix)
+    for answer in having:
+        plan, release = plans[answer.node], answer.facts.get("release")
+        if text := other_release(plan, release):
+            fix = f"on {answer.node}: {engine_command(plan)}; or engine_version: {release}"
+            found.append(about(answer.node, "other-release", f"node {answer.node} has {text}", fix))
     return found + clocks_of(good)
 
 
@@ -206,7 +223,10 @@ def weights_of(
 
 
 def clocks_of(answers: Sequence[Answer]) -> list[Finding]:
-    """Return the nodes whose clock is off ours by more than what may be."""
+    """Return the nodes whose clock is off ours by more than what may be, or off each other's.
+
+    The two furthest apart are named where that is worse than what either is off ours.
+    """
     found = []
     for answer in answers:
         off = abs(answer.skew_s)
@@ -217,6 +237,15 @@ def clocks_of(answers: Sequence[Answer]) -> list[Finding]:
         fix = f"start chrony or ntpd on {answer.node}"
         severity: Severity = "error" if off > SKEW_ERROR_S else "warn"
         found.append(about(answer.node, "clocks-differ", text, fix, severity))
+    by_skew = sorted(answers, key=lambda answer: answer.skew_s)
+    apart = by_skew[-1].skew_s - by_skew[0].skew_s if answers else 0.0
+    known = {finding.severity for finding in found}
+    if (apart > SKEW_ERROR_S and "error" not in known) or (apart >= SKEW_WARN_S and not known):
+        first, last = by_skew[-1].node, by_skew[0].node
+        text = f"the clock of node {first} is {apart:.0f} s ahead of that of node {last}"
+        severity = "error" if apart > SKEW_ERROR_S else "warn"
+        fix = f"start chrony or ntpd on {first} and {last}"
+        found.append(about(first, "clocks-differ", text, fix, severity))
     return found
 
 

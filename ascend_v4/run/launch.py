@@ -23,7 +23,7 @@ from .logs import Terminal
 from .memory import reader_for
 from .notify import Notifier
 from .outcome import Outcome
-from .prelaunch import check_ports, check_weights, find_program, resources
+from .prelaunch import check_ports, check_weights, find_program, resources, told_release
 from .ready import ReadyProbe
 from .restart import RestartPolicy
 from .signals import interruptible
@@ -146,6 +146,7 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch) -> Prepared:
     program = ""
     if any(process.role != "router" or process.argv[0] == "python" for process in local):
         program = find_program(plan, host) if launch.runtime == "native" else ""
+        launch.tell(told_release(plan, program) if program else [])
     if any(process.role != "router" for process in local):
         check_weights(plan, host, launch.say)
     locks = lock_directory(host.env)

@@ -13,6 +13,7 @@ import pytest
 from ascend_v4 import __version__
 from tests.support.fake_tree_run import until
 
+from .conftest import installed
 from .deployment import connect, feeder, gone
 
 NO_CHECK = "--no-check-engine"
@@ -271,6 +272,20 @@ def test_other_weights_on_one_node(nodes, tmp_path):
     assert error["kind"] == "weights-differ"
     assert "node n1 has weights v1 " in error["message"]
     assert [tree.pids() for tree in two.trees] == [[], []]
+
+
+def test_engine_of_another_release(nodes):
+    """All nodes have the same one, and it is not the plan's; told where nobody asked before."""
+    two = nodes(2)
+    for tree in two.trees:
+        installed(tree.place, "0.20.0+cpu")
+    assert two.up(NO_CHECK).end() == 6
+    error = two.deployment.error()
+    text = "vllm 0.20.0+cpu, this launch is for 0.32.0"
+    assert (error["kind"], error["message"].count(text)) == ("other-release", 2)
+    two.up(NO_CHECK, "--skip-preflight").ready()
+    assert f"n1 | risk: installed is {text} [other-release]" in two.deployment.said()
+    assert two.deployment.end(signal.SIGTERM) == 143
 
 
 def test_three_nodes_and_the_one_in_the_middle(nodes):
