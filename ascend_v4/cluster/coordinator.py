@@ -132,10 +132,13 @@ class Coordinated(Held):
             self.release()
 
 
-def coordinate(whole: Planned, host: Host, up: Up) -> Coordinated:
+def coordinate(
+    whole: Planned, host: Host, up: Up, before: Callable[[], None] = lambda: None
+) -> Coordinated:
     """Make the run of a deployment: its claim, its folder, a member for each node.
 
-    Raises AscendV4Error (busy) while another run of the same deployment lives.
+    ``before`` is called last, with all of that made, so that others see what goes on; it
+    raises to refuse. Raises AscendV4Error (busy) while another run of the same deployment lives.
     """
     locks, run = lock_directory(host.env), new_run(host.env)
     name = whole.deployment.topology.name
@@ -150,6 +153,7 @@ def coordinate(whole: Planned, host: Host, up: Up) -> Coordinated:
             made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
             run.write("plan", whole.deployment.to_json())
             prune(host.env)
+            before()
     except BaseException:
         made.discard()
         raise

@@ -5,10 +5,12 @@ Reachable, the same ascend-v4, clocks that agree, the same weights, the same eng
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,9 @@ from ascend_v4 import __version__
 from ascend_v4.core.finding import Evidence, Finding, Severity
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.run.prelaunch import download_command, engine_command, other_release
+from ascend_v4.run.procs import descendants, scan, send
 from ascend_v4.run.remote import NO_PROGRAM
+from ascend_v4.run.signals import interruptible
 
 from .ways import PROGRAM, Way, judge_end, last_value, way_of
 
@@ -32,6 +36,8 @@ __all__ = ["Answer", "ask_all", "examine", "node_facts", "preflight"]
 #: Seconds that one node may take to look at itself; weights on a cold network disk take some.
 ASK_S = 120.0
 AT_ONCE = 32
+#: Seconds for questions that are not to be answered any more to end.
+END_S = 5.0
 #: Seconds of clock difference: certificates and logs mind a few, tokens and leases a minute.
 SKEW_WARN_S, SKEW_ERROR_S = 5.0, 60.0
 #: Exit codes of the findings here, by id.
@@ -98,9 +104,30 @@ def node_facts(plan: LaunchPlan, host: Host, runtime: str = "native") -> dict[st
 
 
 def ask_all(ways: Sequence[Way], ask: Callable[[Way], Any]) -> list[Any]:
-    """Return the answers of all nodes, asked side by side, in the order of the ways."""
-    with ThreadPoolExecutor(min(AT_ONCE, len(ways))) as pool:
-        return list(pool.map(ask, ways))
+    """Return the answers of all nodes, asked side by side, in the order of the ways.
+
+    A signal that stops ends the questions at once: no node that hangs is waited for.
+    """
+    pool = ThreadPoolExecutor(min(AT_ONCE, len(ways)))
+    with interruptible():
+        asked = [pool.submit(ask, way) for way in ways]
+        try:
+            return [question.result() for question in asked]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_questions(asked)
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+
+def end_questions(asked: Sequence[Future[Any]]) -> None:
+    """Kill the ways that still wait for an answer; this process has no other children then."""
+    deadline = time.monotonic() + END_S
+    while not all(question.done() for question in asked) and time.monotonic() < deadline:
+        for proc in descendants(os.getpid(), scan()):
+            send(proc, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def ask_one(way: Way, text: str, host: Host, runtime: str | None = None) -> Answer:
@@ -125,6 +152,8 @@ def no_facts(way: Way, done: Completed, host: Host) -> Finding:
     judged = judge_end(way, done.returncode, lines)
     if done.returncode == -2:
         judged = (17, "unreachable", f"gave no answer within {ASK_S:g} s", f"ssh {way.to}")
+    if done.returncode == -signal.SIGKILL:
+        judged = (17, "unreachable", "the question was ended", f"ssh {way.to}")
     if judged is not None:
         return about(way.node, "unreachable", f"node {way.node}: {judged[2]}", judged[3])
     if done.returncode == -1 and way.words:

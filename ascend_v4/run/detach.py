@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .outcome import Outcome
+from .signals import interruptible
 from .state import RunDir
 
 __all__ = ["Runnable", "detached"]
@@ -42,7 +44,13 @@ def detached(prepare: Callable[[], Runnable]) -> dict[str, Any]:
         become(prepare, write)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        text = pipe.read()
+        try:
+            with interruptible():
+                text = pipe.read()
+        except BaseException:
+            # What is still being prepared would go on without us.
+            os.kill(pid, signal.SIGTERM)
+            raise
     try:
         answer = json.loads(text)
     except ValueError:
