@@ -42,6 +42,14 @@ def test_a_signal_ends_the_questions(hanging, tmp_path, number, code):
     assert list(tmp_path.glob("state/ascend-v4/runs/*")) == []
 
 
+def test_a_signal_ends_a_start_in_the_background_that_still_asks(hanging, tmp_path):
+    hanging.up("--detach")
+    until(hanging.asked)
+    assert hanging.deployment.end(signal.SIGINT) == 130
+    until(lambda: not any(map(runs, hanging.asked())), 8)
+    until(lambda: list(tmp_path.glob("state/ascend-v4/runs/*")) == [], 8)
+
+
 def test_down_while_the_nodes_are_asked(hanging):
     """The deployment is claimed and seen from the first question on."""
     hanging.up()

@@ -108,7 +108,7 @@ def test_a_dead_way_that_stands_is_noticed(served):
     """ssh is told not to look, and the session is frozen: the node that is lost is named."""
     two = served()
     two.deployment.env["ASCEND_V4_SSH"] += " -o ServerAliveInterval=0"
-    two.up("--skip-preflight", "--no-check-engine", "--lease", 3).ready()
+    two.up("--skip-preflight", "--no-check-engine", "--lease", 6).ready()
     door = psutil.Process(two.doors[1].process.pid)
     frozen = [p for p in door.children(recursive=True) if p.name() == "sshd"]
     for process in frozen:
@@ -117,7 +117,7 @@ def test_a_dead_way_that_stands_is_noticed(served):
     error = two.deployment.error()
     assert (error["kind"], error["message"]) == (
         "node-lost",
-        "node n1: no word came from it for 3 s; what ran there ends within 3 s by its lease",
+        "node n1: no word came from it for 6 s; what ran there ends within 6 s by its lease",
     )
     for process in frozen:
         process.resume()
