@@ -72,6 +72,8 @@ class Lease:
         """Watch from now on, in a thread. Until ``bind``, the end of the lease raises here."""
         signal.signal(signal.SIGTERM, self._interrupt)
         self.last = time.monotonic()
+        # From now on the other end may count on answers.
+        self.tell(BEAT)
         threading.Thread(target=self._watch, name="lease", daemon=True).start()
 
     def bind(self, signals: Signals, generate: Callable[[], tuple[bool, str]]) -> None:
