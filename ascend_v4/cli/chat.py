@@ -10,13 +10,17 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .options import json_option
 from .output import print_json, print_result, status
+from .planning import host_of
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
     from ascend_v4.chat import Answer
+    from ascend_v4.host.system import Host
 
 __all__ = ["command"]
+
+DEFAULT_URL = "http://127.0.0.1:8000/v1"
 
 
 @click.command("chat")
@@ -30,10 +34,9 @@ __all__ = ["command"]
 )
 @click.option(
     "--base-url",
-    default="http://127.0.0.1:8000/v1",
-    show_default=True,
     envvar="ASCEND_V4_BASE_URL",
-    help="Endpoint that `serve` printed.",
+    help="Endpoint that `serve` printed.  [default: that of the only live run, else"
+    f" {DEFAULT_URL}]",
 )
 @click.option("--model", help="Served model name; the server's first when not given.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer, tokens.")
@@ -44,10 +47,12 @@ __all__ = ["command"]
     help="File that holds the API key.",
 )
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     question: str,
     thinking: str,
-    base_url: str,
+    base_url: str | None,
     model: str | None,
     max_tokens: int | None,
     api_key_file: str | None,
@@ -56,14 +61,23 @@ def command(
     """Ask QUESTION and stream the answer; reasoning is shown apart, on stderr."""
     from ascend_v4.chat import Turn, ask, connect
 
-    client = connect(base_url, api_key_file)
-    turn = Turn(question, thinking, model or first_model(client, base_url), max_tokens)
+    url = base_url or live_endpoint(host_of(ctx)) or DEFAULT_URL
+    client = connect(url, api_key_file)
+    turn = Turn(question, thinking, model or first_model(client, url), max_tokens)
     if as_json:
         print_json(ask(client, turn, lambda _channel, _text: None).to_json())
         return
     printer = ChannelPrinter()
     tell(ask(client, turn, printer))
     printer.end()
+
+
+def live_endpoint(host: Host) -> str:
+    """Return the endpoint of the only run that is alive, ``""`` for none or several."""
+    from ascend_v4.run.state import live_runs
+
+    runs = live_runs(host.env)
+    return str(runs[0].read("state").get("endpoint", "")) if len(runs) == 1 else ""
 
 
 def first_model(client: OpenAI, base_url: str) -> str:

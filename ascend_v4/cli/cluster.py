@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,7 @@ from .planning import host_of
 from .types import Amount
 
 if TYPE_CHECKING:
-    from ascend_v4.cluster.coordinator import Up
+    from ascend_v4.cluster.coordinator import Coordinated, Up
     from ascend_v4.cluster.deployment import Planned
     from ascend_v4.cluster.ways import Way
     from ascend_v4.host.system import Host
@@ -114,13 +115,23 @@ def up(ctx: click.Context, /, file: str, dry_run: bool, as_json: bool, **options
     if dry_run:
         print_commands(whole, host, wanted, as_json)
         return 0
-    if not options["skip_preflight"]:
-        from ascend_v4.cluster.preflight import preflight
+    prepare = partial(prepared, whole, host, wanted, options)
+    return launch(prepare, as_json, options["detach"])
 
+
+def prepared(whole: Planned, host: Host, wanted: Up, options: dict[str, Any]) -> Coordinated:
+    """Return the deployment's run with all its nodes asked about themselves."""
+    from ascend_v4.cluster.coordinator import coordinate
+    from ascend_v4.cluster.preflight import preflight
+
+    def ask() -> None:
         count = len(whole.deployment.nodes)
         status(f"asking {count} {'node' if count == 1 else 'nodes'} about themselves")
         print_findings(preflight(whole, host, wanted.program, options["runtime"]))
-    return launch(whole, host, wanted, as_json, options["detach"])
+
+    if options["skip_preflight"]:
+        return coordinate(whole, host, wanted)
+    return coordinate(whole, host, wanted, ask)
 
 
 def read(file: str, host: Host) -> Planned:
@@ -159,7 +170,7 @@ def how(options: dict[str, Any]) -> Up:
 def print_commands(whole: Planned, host: Host, wanted: Up, as_json: bool) -> None:
     """Print how each node is reached, and what it then runs, ready to paste there."""
     from ascend_v4.cluster.coordinator import node_command
-    from ascend_v4.cluster.deployment import drained
+    from ascend_v4.cluster.deployment import timed
     from ascend_v4.cluster.ways import way_of
 
     from .serve import command_line
@@ -171,7 +182,7 @@ def print_commands(whole: Planned, host: Host, wanted: Up, as_json: bool) -> Non
         way = way_of(planned.node, host, wanted.program)
         runs = {
             process.name: command_line(planned.plan, process, host, runtime).rstrip()
-            for process in drained(planned.plan, wanted.drain_s).processes
+            for process in timed(planned.plan, wanted.drain_s, wanted.deadline_s).processes
         }
         argv = way.argv(*node_command(wanted, planned.node.name))
         rows.append({"node": planned.node.name, "argv": argv, "processes": runs})
@@ -185,19 +196,18 @@ def print_commands(whole: Planned, host: Host, wanted: Up, as_json: bool) -> Non
             print_result(f"# which there runs {name}:\n{line}")
 
 
-def launch(whole: Planned, host: Host, wanted: Up, as_json: bool, detach: bool) -> int:
+def launch(prepare: Callable[[], Coordinated], as_json: bool, detach: bool) -> int:
     """Run the deployment to its end, or start it and leave; return the exit status."""
-    from ascend_v4.cluster.coordinator import coordinate
     from ascend_v4.run.detach import detached
 
     from .serve import concluded
 
     if detach:
-        facts = detached(lambda: coordinate(whole, host, wanted))
+        facts = detached(prepare)
         print_json(facts) if as_json else print_result(facts["run_id"])
         status(f"started; ascend-v4 wait {facts['run_id']} --for ready")
         return 0
-    made = coordinate(whole, host, wanted)
+    made = prepare()
 
     def told(seconds: float) -> None:
         if as_json:
@@ -239,17 +249,25 @@ def down(
 
     Where its coordinator is gone, or could not hear a node's end, the nodes are asked.
     """
-    from ascend_v4.cluster.direct import stop_on_nodes
+    from ascend_v4.cluster.direct import refuse_another, stop_on_nodes, way_out
     from ascend_v4.run.control import stop
+    from ascend_v4.run.state import all_runs
 
     host = host_of(ctx)
-    whole = read(file, host)
+    runs = all_runs(host.env)
+    try:
+        whole = read(file, host)
+    except AscendV4Error as error:
+        error.next = way_out(runs) or error.next
+        raise
     name = whole.deployment.topology.name
     run = coordinator(whole, host)
     left, asked = [], ways(whole, host, program)
     if run is not None and run.alive():
         left = stop(run, now=now, timeout_s=timeout, say=status)
         asked = [] if left else unheard(run, asked)
+    else:
+        refuse_another(name, runs, host)
     if asked:
         stop_on_nodes(asked, name, host, now=now)
     if left:
@@ -269,7 +287,8 @@ def unheard(run: RunDir, asked: list[Way]) -> list[Way]:
     """Return the ways to the nodes whose end a coordinator that is over did not hear."""
     end = run.read("exit")
     if not end:
-        return asked
+        # One that was still asking the nodes about themselves is gone without a trace.
+        return asked if run.path.exists() else []
     names = {one["node"] for one in end.get("unconfirmed", [])}
     found = [way for way in asked if way.node in names]
     for way in found:
@@ -283,7 +302,7 @@ def unheard(run: RunDir, asked: list[Way]) -> list[Way]:
 @click.pass_context
 def status_command(ctx: click.Context, file: str, program: str, as_json: bool) -> None:
     """Show the deployment's state and each node's."""
-    from ascend_v4.cluster.direct import seen_on_nodes
+    from ascend_v4.cluster.direct import seen_on_nodes, state_of
     from ascend_v4.run.control import look
 
     host = host_of(ctx)
@@ -299,9 +318,12 @@ def status_command(ctx: click.Context, file: str, program: str, as_json: bool) -
         seen["nodes"] = run.read("state").get("nodes", [])
     else:
         seen["nodes"] = seen_on_nodes(ways(whole, host, program), name, host)
-        if any(node["state"] == "unreachable" for node in seen["nodes"]):
-            # What can't be asked may still run.
-            seen["state"] = "unknown"
+        if any(node["state"] not in ("down", "unreachable") for node in seen["nodes"]):
+            # What runs there is not what an earlier coordinator had.
+            seen |= {"state": "", "run_id": "", "endpoint": "", "exit": None}
+        seen["state"] = state_of(seen["nodes"], seen["state"])
+        if seen["state"] == "ready":
+            seen["endpoint"] = f"{whole.deployment.endpoint}/v1"
     if as_json:
         print_json(seen)
         return

@@ -31,9 +31,24 @@ def serve_node(ctx: click.Context, dry_run: bool, as_json: bool, options: dict[s
 
     Raises AscendV4Error for a topology or a combination of options that can't be.
     """
+    refuse_launch_options(ctx)
+    refuse_beside_lease(options)
+    if options["lease"] is None or dry_run:
+        return run_node(ctx, dry_run, as_json, options)
+    from ascend_v4.run.attend import attended, put_event
+
+    attended()
+    try:
+        return run_node(ctx, dry_run, as_json, options)
+    except AscendV4Error as error:
+        put_event("error", **error.to_json())
+        raise
+
+
+def run_node(ctx: click.Context, dry_run: bool, as_json: bool, options: dict[str, Any]) -> int:
+    """Run the node's part, or print it; return the exit status."""
     from .serve import launch
 
-    refuse_launch_options(ctx)
     lease = leased(options)
     host = host_of(ctx)
     whole = read(options["topology"], lease, host)
@@ -78,12 +93,10 @@ def refuse_launch_options(ctx: click.Context) -> None:
         )
 
 
-def leased(options: dict[str, Any]) -> Lease | None:
-    """Return the lease that is asked for; raises AscendV4Error (usage) beside what spoils it."""
-    from ascend_v4.run.lease import Lease
-
+def refuse_beside_lease(options: dict[str, Any]) -> None:
+    """Raise AscendV4Error (usage) for what spoils a lease."""
     if options["lease"] is None:
-        return None
+        return
     if options["detach"] or options["restart"] == "on-failure":
         other = "--detach" if options["detach"] else "--restart on-failure"
         raise AscendV4Error(
@@ -92,7 +105,13 @@ def leased(options: dict[str, Any]) -> Lease | None:
             f"--lease and {other} exclude each other: who holds the lease decides",
             "leave one of them out",
         )
-    return Lease(options["lease"])
+
+
+def leased(options: dict[str, Any]) -> Lease | None:
+    """Return the lease that is asked for."""
+    from ascend_v4.run.lease import Lease
+
+    return None if options["lease"] is None else Lease(options["lease"])
 
 
 def read(path: str, lease: Lease | None, host: Host) -> Planned:
@@ -108,7 +127,7 @@ def read(path: str, lease: Lease | None, host: Host) -> Planned:
 
 def chosen(whole: Planned, options: dict[str, Any]) -> LaunchPlan:
     """Return the plan of the node that is meant: the one named, or the only one there is."""
-    from ascend_v4.cluster.deployment import drained, node_plan
+    from ascend_v4.cluster.deployment import node_plan, timed
 
     nodes = whole.deployment.nodes
     if options["node"] is None and len(nodes) > 1:
@@ -120,7 +139,8 @@ def chosen(whole: Planned, options: dict[str, Any]) -> LaunchPlan:
             "add --node NAME, or start all: ascend-v4 cluster up -f TOPOLOGY",
         )
     name = options["node"] or nodes[0].node.name
-    return drained(node_plan(whole.deployment, name), options["drain_timeout"])
+    plan = node_plan(whole.deployment, name)
+    return timed(plan, options["drain_timeout"], options["deadline"])
 
 
 def runtime_of(

@@ -134,18 +134,43 @@ class Coordinated(Held):
             self.release()
 
 
-def coordinate(whole: Planned, host: Host, up: Up) -> Coordinated:
+def coordinate(
+    whole: Planned, host: Host, up: Up, before: Callable[[], None] = lambda: None
+) -> Coordinated:
     """Make the run of a deployment: its claim, its folder, a member for each node.
 
-    Raises AscendV4Error (busy) while another run of the same deployment lives.
+    ``before`` is called last, with all of that made, so that others see what goes on; it
+    raises to refuse. Raises AscendV4Error (busy) while another run of the same deployment lives.
     """
     signals = Signals()
     with signals.preparing():
-        return made_ready(whole, host, up, signals)
+        return made_ready(whole, host, up, signals, before)
 
 
-def made_ready(whole: Planned, host: Host, up: Up, signals: Signals) -> Coordinated:
+def made_ready(
+    whole: Planned, host: Host, up: Up, signals: Signals, before: Callable[[], None]
+) -> Coordinated:
     """Return what :func:`coordinate` does."""
+    made: Coordinated | None = None
+    try:
+        with signals.whole():
+            made = begun(whole, host, up, signals)
+        topology = made.run.path / "topology.yaml"
+        topology.write_text(whole.text, encoding="utf-8")
+        made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
+        made.run.write("plan", whole.deployment.to_json())
+        prune(host.env)
+        before()
+        signals.hold()
+    except BaseException:
+        if made is not None:
+            made.discard()
+        raise
+    return made
+
+
+def begun(whole: Planned, host: Host, up: Up, signals: Signals) -> Coordinated:
+    """Return a run with its folder, its lock and the deployment's claim, or nothing of it."""
     locks, run = lock_directory(host.env), new_run(host.env)
     name = whole.deployment.topology.name
     who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
@@ -153,12 +178,6 @@ def made_ready(whole: Planned, host: Host, up: Up, signals: Signals) -> Coordina
     try:
         run.lock({"cluster": name})
         made.claims.take([f"deployment-{name}"])
-        topology = run.path / "topology.yaml"
-        topology.write_text(whole.text, encoding="utf-8")
-        made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
-        run.write("plan", whole.deployment.to_json())
-        prune(host.env)
-        signals.hold()
     except BaseException:
         made.discard()
         raise
@@ -177,7 +196,14 @@ def spec_of(made: Coordinated, planned: NodePlan, topology: Path) -> Spec:
     """Return the member of a node."""
     up, node = made.up, planned.node
     way = way_of(node, made.host, up.program)
-    words = [sys.executable, "-I", "-S", feeder.__file__, f"{up.lease_s / 6:g}", str(topology)]
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        feeder.__file__,
+        f"{up.lease_s / feeder.BEATS:g}",
+        str(topology),
+    ]
     argv = (*words, *way.argv(*node_command(up, node.name)))
     remote = Remote(node.name, fronts(made, planned), up.lease_s, ending(way))
     # Telling systemd is the coordinator's part.

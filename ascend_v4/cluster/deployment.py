@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ascend_v4.core.plan import LaunchPlan, Process
+from ascend_v4.core.plan import LaunchPlan
 from ascend_v4.errors import AscendV4Error, ExitCode
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Planned",
     "decoders_of",
-    "drained",
     "key_file",
     "node_plan",
     "peers_of",
     "planned",
     "refuse_all",
     "served_model",
+    "timed",
 ]
 
 
@@ -78,19 +79,32 @@ def node_plan(deployment: Deployment, name: str) -> LaunchPlan:
         ) from None
 
 
-def drained(plan: LaunchPlan, drain_s: int | None) -> LaunchPlan:
-    """Return the plan with another time for running requests to finish, in seconds."""
-    if drain_s is None:
-        return plan
-    return replace(plan, processes=tuple(draining(p, drain_s) for p in plan.processes))
+def timed(plan: LaunchPlan, drain_s: int | None, deadline_s: float | None) -> LaunchPlan:
+    """Return the plan with other times, in seconds; None leaves one as it is.
+
+    For running requests to finish, and for the start. Processes are told by their own
+    options too: vllm-router gives its servers up after a time of its own.
+    """
+    processes = plan.processes
+    if drain_s is not None:
+        processes = tuple(
+            replace(p, argv=with_value(p.argv, "--shutdown-timeout", drain_s), drain_s=drain_s)
+            for p in processes
+        )
+    if deadline_s is not None:
+        whole, flag = math.ceil(deadline_s), "--worker-startup-timeout-secs"
+        processes = tuple(
+            replace(p, argv=with_value(p.argv, flag, whole), deadline_s=whole) for p in processes
+        )
+    return replace(plan, processes=processes)
 
 
-def draining(process: Process, drain_s: int) -> Process:
-    """Return a process that takes so long to drain, told so by its own option too."""
-    words = list(process.argv)
-    if "--shutdown-timeout" in words[:-1]:
-        words[words.index("--shutdown-timeout") + 1] = str(drain_s)
-    return replace(process, argv=tuple(words), drain_s=drain_s)
+def with_value(argv: Sequence[str], flag: str, value: int) -> tuple[str, ...]:
+    """Return the words with another value of a flag, where it is given."""
+    words = list(argv)
+    if flag in words[:-1]:
+        words[words.index(flag) + 1] = str(value)
+    return tuple(words)
 
 
 def served_model(deployment: Deployment) -> str:
@@ -104,7 +118,8 @@ def served_model(deployment: Deployment) -> str:
 def peers_of(deployment: Deployment, node: str) -> dict[str, tuple[str, ...]]:
     """Return the servers on other nodes that each process of a node needs, by base URL.
 
-    A headless process needs its replica's head, a router every server.
+    A headless process needs its replica's head, as does one with an API of its own that
+    shares the head's ranks (hybrid load balancing); a router needs every server.
     """
     pairs = deployment.processes()
     urls = {p.name: p.ready.url for _, p in pairs if p.ready and p.role != "router"}
@@ -112,8 +127,9 @@ def peers_of(deployment: Deployment, node: str) -> dict[str, tuple[str, ...]]:
     for where, process in pairs:
         if where.name != node:
             continue
-        if process.role == "headless":
-            head = f"{process.name.rpartition('-')[0]}-0"
+        head = f"{process.name.rpartition('-')[0]}-0"
+        hybrid = "--data-parallel-hybrid-lb" in process.argv and process.name != head
+        if process.role == "headless" or hybrid:
             found[process.name] = (urls[head],)
         elif process.role == "router":
             elsewhere = {p.name for n, p in pairs if n.name != node}

@@ -5,11 +5,12 @@ Reachable, the same ascend-v4, clocks that agree, the same weights, the same eng
 
 from __future__ import annotations
 
-import json
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from ascend_v4 import __version__
 from ascend_v4.core.finding import Evidence, Finding, Severity
 from ascend_v4.errors import AscendV4Error, ExitCode
-from ascend_v4.run.prelaunch import download_command, engine_command
+from ascend_v4.run.prelaunch import download_command, engine_command, other_release
+from ascend_v4.run.procs import descendants, scan, send
 from ascend_v4.run.remote import NO_PROGRAM
+from ascend_v4.run.signals import interruptible
 
-from .ways import PROGRAM, Way, judge_end, way_of
+from .ways import PROGRAM, Way, judge_end, last_value, way_of
 
 if TYPE_CHECKING:
     from ascend_v4.core.plan import LaunchPlan
@@ -33,6 +36,8 @@ __all__ = ["Answer", "ask_all", "examine", "node_facts", "preflight"]
 #: Seconds that one node may take to look at itself; weights on a cold network disk take some.
 ASK_S = 120.0
 AT_ONCE = 32
+#: Seconds for questions that are not to be answered any more to end.
+END_S = 5.0
 #: Seconds of clock difference: certificates and logs mind a few, tokens and leases a minute.
 SKEW_WARN_S, SKEW_ERROR_S = 5.0, 60.0
 #: Exit codes of the findings here, by id.
@@ -44,6 +49,8 @@ CODES = {
     "clocks-differ": ExitCode.HOST_NOT_READY,
     "no-engine": ExitCode.HOST_NOT_READY,
     "engines-differ": ExitCode.HOST_NOT_READY,
+    "other-release": ExitCode.HOST_NOT_READY,
+    "no-way": ExitCode.HOST_NOT_READY,
     "no-weights": ExitCode.WEIGHTS_INCOMPLETE,
     "weights-differ": ExitCode.WEIGHTS_CORRUPT,
 }
@@ -91,14 +98,36 @@ def node_facts(plan: LaunchPlan, host: Host, runtime: str = "native") -> dict[st
         "runtime": runtime,
         "weights": weights,
         "engine": (" + ".join(filter(None, versions)) or "unknown") if program else None,
+        "release": installed_version(program, plan.engine) if program else None,
         "time": time.time(),
     }
 
 
 def ask_all(ways: Sequence[Way], ask: Callable[[Way], Any]) -> list[Any]:
-    """Return the answers of all nodes, asked side by side, in the order of the ways."""
-    with ThreadPoolExecutor(min(AT_ONCE, len(ways))) as pool:
-        return list(pool.map(ask, ways))
+    """Return the answers of all nodes, asked side by side, in the order of the ways.
+
+    A signal that stops ends the questions at once: no node that hangs is waited for.
+    """
+    pool = ThreadPoolExecutor(min(AT_ONCE, len(ways)))
+    with interruptible():
+        asked = [pool.submit(ask, way) for way in ways]
+        try:
+            return [question.result() for question in asked]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_questions(asked)
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+
+def end_questions(asked: Sequence[Future[Any]]) -> None:
+    """Kill the ways that still wait for an answer; this process has no other children then."""
+    deadline = time.monotonic() + END_S
+    while not all(question.done() for question in asked) and time.monotonic() < deadline:
+        for proc in descendants(os.getpid(), scan()):
+            send(proc, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def ask_one(way: Way, text: str, host: Host, runtime: str | None = None) -> Answer:
@@ -109,7 +138,7 @@ def ask_one(way: Way, text: str, host: Host, runtime: str | None = None) -> Answ
     done = host.run(words, timeout_s=ASK_S, stdin=text)
     after = time.time()
     try:
-        facts = json.loads(done.stdout)
+        facts = last_value(done.stdout, dict)
         told = float(facts["time"])
     except (ValueError, KeyError, TypeError):
         return Answer(way.node, failed=no_facts(way, done, host))
@@ -123,8 +152,15 @@ def no_facts(way: Way, done: Completed, host: Host) -> Finding:
     judged = judge_end(way, done.returncode, lines)
     if done.returncode == -2:
         judged = (17, "unreachable", f"gave no answer within {ASK_S:g} s", f"ssh {way.to}")
+    if done.returncode == -signal.SIGKILL:
+        judged = (17, "unreachable", "the question was ended", f"ssh {way.to}")
     if judged is not None:
         return about(way.node, "unreachable", f"node {way.node}: {judged[2]}", judged[3])
+    if done.returncode == -1 and way.words:
+        text = f"node {way.node}: {way.words[0]} can't be started on this machine: no such program"
+        fix = "install it here, or name another: "
+        fix += "ASCEND_V4_SSH" if way.kind == "ssh" else "connect in the topology"
+        return about(way.node, "no-way", text, fix)
     if done.returncode in NO_PROGRAM or done.returncode == -1:
         name = way.program[0]
         text = f"node {way.node}: {name} can't be run there ({way.to})"
@@ -132,12 +168,18 @@ def no_facts(way: Way, done: Completed, host: Host) -> Finding:
         return about(way.node, "no-program", text, fix)
     version = host.run(way.argv("--version"), timeout_s=ASK_S).stdout.strip().split(" ")[-1]
     if version and version != __version__:
-        text = f"node {way.node} has ascend-v4 {version}, this machine {__version__}"
-        fix = f"pip install ascend-v4=={__version__} on {way.node}"
-        return about(way.node, "versions-differ", text, fix)
-    said = next((line for line in reversed(lines) if line.strip()), "nothing")
+        return other_version(way.node, version)
+    lines = lines or done.stdout.splitlines()
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
     text = f"node {way.node} did not tell about itself: {said}"
     return about(way.node, "no-answer", text, f"on {way.node}: {PROGRAM} doctor")
+
+
+def other_version(node: str, version: str) -> Finding:
+    """Return the finding of a node that has another version of this program."""
+    text = f"node {node} has ascend-v4 {version}, this machine {__version__}"
+    fix = f"pip install ascend-v4=={__version__} on {node}"
+    return about(node, "versions-differ", text, fix)
 
 
 def examine(
@@ -153,9 +195,8 @@ def examine(
     """
     found = [answer.failed for answer in answers if answer.failed]
     good = [answer for answer in answers if not answer.failed]
-    found += odd_ones(
-        good, "version", "versions-differ", "ascend-v4 {value}", "install one version everywhere"
-    )
+    versions = [(answer.node, str(answer.facts.get("version"))) for answer in good]
+    found += [other_version(node, version) for node, version in versions if version != __version__]
     serving = [answer for answer in good if answer.facts.get("serves")]
     found += weights_of(serving, plans, built=built)
     native = [answer for answer in serving if answer.facts.get("runtime") != "docker"]
@@ -167,6 +208,11 @@ def examine(
     having = [answer for answer in native if answer.facts.get("engine")]
     fix = "install one release on all nodes"
     found += odd_ones(having, "engine", "engines-differ", "engine {value}", fix)
+    for answer in having:
+        plan, release = plans[answer.node], answer.facts.get("release")
+        if text := other_release(plan, release):
+            fix = f"on {answer.node}: {engine_command(plan)}; or engine_version: {release}"
+            found.append(about(answer.node, "other-release", f"node {answer.node} has {text}", fix))
     return found + clocks_of(good)
 
 
@@ -206,7 +252,10 @@ def weights_of(
 
 
 def clocks_of(answers: Sequence[Answer]) -> list[Finding]:
-    """Return the nodes whose clock is off ours by more than what may be."""
+    """Return the nodes whose clock is off ours by more than what may be, or off each other's.
+
+    The two furthest apart are named where that is worse than what either is off ours.
+    """
     found = []
     for answer in answers:
         off = abs(answer.skew_s)
@@ -217,6 +266,15 @@ def clocks_of(answers: Sequence[Answer]) -> list[Finding]:
         fix = f"start chrony or ntpd on {answer.node}"
         severity: Severity = "error" if off > SKEW_ERROR_S else "warn"
         found.append(about(answer.node, "clocks-differ", text, fix, severity))
+    by_skew = sorted(answers, key=lambda answer: answer.skew_s)
+    apart = by_skew[-1].skew_s - by_skew[0].skew_s if answers else 0.0
+    known = {finding.severity for finding in found}
+    if (apart > SKEW_ERROR_S and "error" not in known) or (apart >= SKEW_WARN_S and not known):
+        first, last = by_skew[-1].node, by_skew[0].node
+        text = f"the clock of node {first} is {apart:.0f} s ahead of that of node {last}"
+        severity = "error" if apart > SKEW_ERROR_S else "warn"
+        fix = f"start chrony or ntpd on {first} and {last}"
+        found.append(about(first, "clocks-differ", text, fix, severity))
     return found
 
 

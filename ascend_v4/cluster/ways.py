@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from ascend_v4.errors import ExitCode
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ascend_v4.host.system import Host
     from ascend_v4.topology.model import Node
 
-__all__ = ["PROGRAM", "Way", "judge_end", "way_of"]
+__all__ = ["PROGRAM", "Way", "judge_end", "last_value", "way_of"]
 
 #: The name of this program on other nodes.
 PROGRAM = "ascend-v4"
@@ -87,6 +88,29 @@ def judge_end(way: Way, status: int, lines: Sequence[str]) -> tuple[int, str, st
     hint = next((hint for words, hint in HINTS if words in text), "try it by hand: {ssh}")
     hint = hint.replace("{to}", way.to).replace("{ssh}", look).replace("{host}", host_of(way.to))
     return int(ExitCode.UNREACHABLE), "unreachable", f"can't be reached ({way.to}): {said}", hint
+
+
+def last_value(text: str, kind: type) -> Any:
+    """Return the last JSON value of a kind (``dict``, ``list``) in what a node printed.
+
+    A login shell may print before it, with or without an end of its line. None without one.
+    """
+    return next((value for value in reversed(list(values(text))) if type(value) is kind), None)
+
+
+def values(text: str) -> Iterator[Any]:
+    """Yield the JSON objects and lists in a text, outermost only."""
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        if text[at] in "{[":
+            try:
+                value, at = decoder.raw_decode(text, at)
+            except ValueError:
+                at += 1
+                continue
+            yield value
+        else:
+            at += 1
 
 
 def host_of(destination: str) -> str:

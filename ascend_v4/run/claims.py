@@ -21,7 +21,7 @@ from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["Claims", "claimed_by", "lock_directory", "removal_of", "remove_free"]
+__all__ = ["Claims", "busy", "claimed_by", "lock_directory", "removal_of", "remove_free"]
 
 DIRECTORIES = ("/run/lock/ascend-v4", "/tmp/ascend-v4-locks")
 VARIABLE = "ASCEND_V4_LOCK_DIR"

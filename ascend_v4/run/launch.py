@@ -28,7 +28,7 @@ from .logs import Terminal
 from .memory import MemoryReader, reader_for
 from .notify import Notifier
 from .outcome import Outcome
-from .prelaunch import check_ports, check_weights, find_program, resources
+from .prelaunch import check_ports, check_weights, find_program, resources, told_release
 from .ready import ReadyProbe
 from .restart import RestartPolicy
 from .signals import Signals
@@ -173,6 +173,7 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch, signals: Signals) -> P
     program = ""
     if any(process.role != "router" or process.argv[0] == "python" for process in local):
         program = find_program(plan, host) if launch.runtime == "native" else ""
+        launch.tell(told_release(plan, program) if program else [])
     if any(process.role != "router" for process in local):
         check_weights(plan, host, launch.say)
     prepared: Prepared | None = None

@@ -3,7 +3,7 @@
 A coordinator on another machine can't send signals, and a cut link must leave nothing
 behind. So lines come in on stdin: any line renews the lease, ``stop`` drains, ``stop now``
 stops at once, ``generate`` asks for one completion, ``serving`` says that the whole
-deployment does. Without a line for ``seconds``, or at
+deployment does, ``beat`` is answered with an event. Without a line for ``seconds``, or at
 the end of the input, the run ends. What happens goes out on stdout, one JSON line an event.
 """
 
@@ -31,6 +31,8 @@ __all__ = ["EVENT", "Lease"]
 
 #: The key that tells an event of ours from any other JSON in a log; its value is the event.
 EVENT = "ascend-v4"
+#: What the feeder writes to renew the lease; the same word is the answer.
+BEAT = "beat"
 #: YAML's own mark for the end of a document: heartbeats follow.
 END = "..."
 #: Seconds that the coordinator has at the end to read the last events.
@@ -70,6 +72,8 @@ class Lease:
         """Watch from now on, in a thread. Until ``bind``, the end of the lease raises here."""
         signal.signal(signal.SIGTERM, self._interrupt)
         self.last = time.monotonic()
+        # From now on the other end may count on answers.
+        self.tell(BEAT)
         threading.Thread(target=self._watch, name="lease", daemon=True).start()
 
     def bind(self, signals: Signals, generate: Callable[[], tuple[bool, str]]) -> None:
@@ -127,7 +131,10 @@ class Lease:
 
     def _watch(self) -> None:
         while (line := self._line()) is not None:
-            if line == "stop":
+            if line == BEAT:
+                # The other end knows by the answer that the way still leads here.
+                self.tell(BEAT)
+            elif line == "stop":
                 self._send(signal.SIGTERM)
             elif line == "stop now":
                 self._send(signal.SIGTERM, signal.SIGQUIT)

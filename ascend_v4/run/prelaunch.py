@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ascend_v4.core.finding import Finding
 from ascend_v4.core.plan import LaunchPlan, Process
 from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.host.system import Host
@@ -17,7 +18,9 @@ __all__ = [
     "download_command",
     "engine_command",
     "find_program",
+    "other_release",
     "resources",
+    "told_release",
 ]
 
 
@@ -87,6 +90,28 @@ def find_program(plan: LaunchPlan, host: Host) -> str:
             engine_command(plan),
         )
     return str(program)
+
+
+def other_release(plan: LaunchPlan, installed: str | None) -> str:
+    """Return ``RELEASE, this launch is for RELEASE`` where another one is installed, else "".
+
+    A local suffix (``+cpu``) makes no other release, ``.post1`` does. What has no number,
+    such as a preview image's name, can't be compared.
+    """
+    has, wanted = (text.partition("+")[0] for text in (installed or "", plan.engine_version))
+    if has == wanted or not (has[:1].isdigit() and wanted[:1].isdigit()):
+        return ""
+    return f"{plan.engine} {installed}, this launch is for {plan.engine_version}"
+
+
+def told_release(plan: LaunchPlan, program: str) -> list[Finding]:
+    """Return a risk where the engine ``program`` is of another release than the plan is for."""
+    from ascend_v4.engine.locate import installed_version
+
+    text = other_release(plan, installed_version(Path(program), plan.engine))
+    fix = f"{engine_command(plan)}; or name the installed one with --engine-version"
+    found = Finding("other-release", "risk", f"installed is {text}", fix)
+    return [found] if text else []
 
 
 def check_ports(process: Process, host: Host) -> None:

@@ -27,14 +27,14 @@ __all__ = ["Remote", "first_failure", "is_event", "newly_ready", "unconfirmed"]
 ASK_S = 2.0
 #: What sshd and shells say of a command that isn't there or may not run.
 NO_PROGRAM = (126, 127)
-#: ssh's own exit status: nobody knows what the node does.
-LOST = 255
 
 
 @dataclass
 class Remote:
     """What a node has said so far. ``ending`` judges an end without a word of its own.
 
+    ``code`` is the exit code that the node told as its last word, ``status`` that of the
+    way to it; ``silent`` that it answered nothing for ``lease_s`` seconds.
     ``fronts`` marks the node of the endpoint: it is ready only once all others are and it
     has then generated a token.
     """
@@ -45,6 +45,9 @@ class Remote:
     ending: Callable[[int, Sequence[str]], tuple[int, str, str, str] | None] = lambda *_: None
     run_id: str = ""
     state: str = "connecting"
+    code: int | None = None
+    status: int | None = None
+    silent: bool = False
     ready: bool = False
     generated: bool = False
     last: str = ""
@@ -57,8 +60,9 @@ class Remote:
     def begin(self, wake: Callable[[], None]) -> None:
         """Forget an earlier start; ``wake`` is called when there is news."""
         self.run_id, self.state, self.last, self.wake = "", "connecting", "", wake
-        self.ready = self.generated = False
+        self.ready = self.generated = self.silent = False
         self.failure, self.error = None, {}
+        self.code = self.status = None
 
     def __call__(self, line: str) -> None:
         """Take one line of the node's output; what is no event of ours is its log."""
@@ -68,7 +72,8 @@ class Remote:
             said = json.loads(line)
         except ValueError:
             return
-        if isinstance(said.get("error"), dict):
+        # Before the engine runs, and logs, any error is ours: an old launcher's, the parser's.
+        if isinstance(said.get("error"), dict) and (EVENT in said or not self.run_id):
             self.error = said["error"]
         if EVENT in said:
             self._take(str(said[EVENT]), said)
@@ -76,12 +81,19 @@ class Remote:
 
     def seen(self) -> dict[str, Any]:
         """Return the node as ``status`` shows it."""
-        return {"name": self.node, "state": self.state, "run_id": self.run_id}
+        state = self.state
+        if self.status is not None and state != "failed":
+            state = "unknown" if self.unheard() else "stopped"
+        return {"name": self.node, "state": state, "run_id": self.run_id}
 
     def over(self, status: int) -> None:
-        """Note that the node's launcher ended."""
-        if self.state != "failed":
-            self.state = "unknown" if status < 0 or status == LOST else "stopped"
+        """Note that the way to the node ended."""
+        self.status = status
+
+    def unheard(self) -> bool:
+        """Whether nobody knows how the node ended; a way that started nothing left nothing."""
+        killed = self.status is None or self.status < 0
+        return self.code is None and (killed or self.silent or bool(self.run_id))
 
     def left(self) -> dict[str, Any]:
         """Return what the node could not clean up, for the exit report."""
@@ -95,6 +107,10 @@ class Remote:
             self.ready, self.state = True, "ready"
         elif event == "generated":
             self.generated, self.last = said.get("ok") is True, str(said.get("last"))
+        elif event == "ended":
+            self.code = int(said["code"])
+        elif event == "silent":
+            self.silent = True
         elif event == "failed" and self.failure is None:
             self.state = "failed"
             self.failure, self.failed_at = self._named(said["failure"]), time.monotonic()
@@ -120,7 +136,7 @@ class Remote:
     def ended(self, member: Member) -> Failure:
         """Return the failure of a node whose launcher ended though nobody asked it to."""
         failure = self.failure or self._unsaid(member)
-        failure.tail = member.tail.text()
+        failure.tail = log_of(member)
         failure.next = failure.next or f"ascend-v4 logs {member.run_id} --member {self.node}"
         return failure
 
@@ -129,24 +145,44 @@ class Remote:
         status = member.exit_status if member.exit_status is not None else -9
         if self.error:
             return self._named(self.error)
-        judged = self.ending(status, member.tail.text())
+        if self.code is not None:
+            return self._told(self.code)
+        judged = None if self.silent else self.ending(status, log_of(member))
         if judged is not None:
             code, kind, message, hint = judged
-            if self.run_id:
-                message += f"; what ran there ends within {self.lease_s:g} s by its lease"
-            return Failure(code, kind, f"node {self.node}: {message}", hint, self.node, status)
-        code, kind = known(status), "node-ended"
-        message = f"its launcher ended with {how_ended(status)}"
+            return self._failed(code, kind, message + self._later(), status, hint)
+        if self.unheard() or status > 128:
+            code, kind = int(ExitCode.UNREACHABLE), "node-lost"
+            message = f"the way to it ended ({how_ended(status)}) before it told its end"
+            if self.silent:
+                message = f"no word came from it for {self.lease_s:g} s"
+            return self._failed(code, kind, message + self._later(), status)
         if status in NO_PROGRAM:
-            code, kind = int(ExitCode.HOST_NOT_READY), "no-program"
-            said = next((line for line in reversed(member.tail.text()) if line.strip()), "no word")
+            said = next((line for line in reversed(log_of(member)) if line.strip()), "no word")
             message = f"ascend-v4 can't be run there (exit code {status}): {said}"
-        elif status > 128:
-            stopped = status - 128 in STOPPING
+            return self._failed(int(ExitCode.HOST_NOT_READY), "no-program", message, status)
+        return self._told(status)
+
+    def _later(self) -> str:
+        return f"; what ran there ends within {self.lease_s:g} s by its lease" * bool(self.run_id)
+
+    def _told(self, code: int) -> Failure:
+        """Return the failure of a launcher that ended there with a code and no other word."""
+        kind, message = "node-ended", f"its launcher ended with {how_ended(code)}"
+        if code > 128:
+            stopped = code - 128 in STOPPING
             kind = "node-stopped" if stopped else "node-killed"
             how = "stopped" if stopped else "killed"
-            message = f"its launcher was {how} there by {signal_name(status - 128)}"
-        return Failure(code, kind, f"node {self.node}: {message}", "", self.node, status)
+            message = f"its launcher was {how} there by {signal_name(code - 128)}"
+        return self._failed(known(code), kind, message, code)
+
+    def _failed(self, code: int, kind: str, what: str, status: int, hint: str = "") -> Failure:
+        return Failure(code, kind, f"node {self.node}: {what}", hint, self.node, status)
+
+
+def log_of(member: Member) -> list[str]:
+    """Return the end of a node's log, without the events."""
+    return [line for line in member.tail.text() if not is_event(line)]
 
 
 def is_event(line: str) -> bool:
@@ -190,10 +226,7 @@ def unconfirmed(specs: Sequence[Spec], members: dict[str, Member]) -> list[dict[
         member = members.get(spec.name)
         if spec.remote is None or member is None:
             continue
-        status = member.exit_status
-        # A way that never came to a start there has left nothing.
-        unheard = status is None or status < 0 or (status == LOST and bool(spec.remote.run_id))
-        if unheard:
+        if spec.remote.unheard():
             found.append({"node": spec.remote.node, "within_s": spec.remote.lease_s})
     return found
 

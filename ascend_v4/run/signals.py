@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["FORWARDED", "STOPPING", "Signals", "signal_name"]
+__all__ = ["FORWARDED", "STOPPING", "Signals", "interruptible", "signal_name"]
 
 #: Drain and stop; QUIT stops at once.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -135,6 +135,27 @@ class Signals:
         while self.got:
             got.append(self.got.pop(0))
         return got
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let TERM, QUIT and HUP raise SystemExit meanwhile, so that what was begun is given back.
+
+    A handler that somebody set, and an ignored signal, stay.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    ours = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+    taken = [number for number in ours if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def signal_name(number: int) -> str:

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "RunDir",
     "all_runs",
     "find_run",
+    "live_runs",
     "lock_held",
     "members_alive",
     "new_run",
@@ -272,18 +273,19 @@ def find_run(env: Mapping[str, str], run_id: str | None) -> RunDir:
     """Return the run that a command means.
 
     With an id (or a beginning that only one run has), that run; ``last``, the newest;
-    without one, the only run that is alive, else the only run there is. Raises
+    without one, the only run that is alive, else the only run there is. A node's part of
+    a deployment that is coordinated here counts as its coordinator's. Raises
     AscendV4Error (usage) listing the ids otherwise.
     """
     runs = all_runs(env)
     if run_id == "last" and runs:
-        return runs[-1]
+        return whole_runs(runs)[-1]
     if run_id:
         found = [r for r in runs if r.run_id == run_id] or [
             r for r in runs if r.run_id.startswith(run_id)
         ]
     else:
-        found = [run for run in runs if run.alive()] or runs
+        found = live_runs(env) or whole_runs(runs)
     if len(found) == 1:
         return found[0]
     shown = ", ".join(run.run_id for run in (found or runs)[-5:])
@@ -297,6 +299,27 @@ def find_run(env: Mapping[str, str], run_id: str | None) -> RunDir:
     raise AscendV4Error(
         ExitCode.USAGE, "which-run", cause, "name the run (or `last`): ascend-v4 ps --all"
     )
+
+
+def live_runs(env: Mapping[str, str]) -> list[RunDir]:
+    """Return the runs of this user that are alive, see :func:`whole_runs`."""
+    return whole_runs([run for run in all_runs(env) if run.alive()])
+
+
+def whole_runs(runs: Sequence[RunDir]) -> list[RunDir]:
+    """Return the runs, oldest first, without the parts of what another of them coordinates."""
+    states = {run.run_id: run.read("state") for run in runs}
+    whole = [run for run in runs if states[run.run_id].get("cluster")]
+    return [
+        run
+        for run in runs
+        if not any(
+            one.run_id < run.run_id
+            and states[one.run_id]["cluster"] == states[run.run_id].get("deployment")
+            and (one.alive() or one.read("exit").get("ended_at", 0) > run.started_at())
+            for one in whole
+        )
+    ]
 
 
 def prune(env: Mapping[str, str], keep: int = KEEP_RUNS) -> None:

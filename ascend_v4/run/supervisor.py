@@ -176,7 +176,8 @@ class Supervisor:
 
     def start(self, spec: Spec) -> Member:
         """Start one member with its log."""
-        several = len(self.specs) > 1
+        # A node's own error line, the only one of a deployment too, is not ours.
+        several = len(self.specs) > 1 or spec.remote is not None
         prefix = f"{spec.name} | " if several else ""
         sinks: list[Callable[[str], None]] = [spec.remote] if spec.remote else []
         if self.echo:

@@ -5,10 +5,13 @@ import shlex
 
 import pytest
 
+from ascend_v4 import __version__
 from ascend_v4.catalog.load import catalog
+from ascend_v4.cluster.deployment import peers_of, planned
 from ascend_v4.cluster.preflight import Answer, examine
 from ascend_v4.core.compiler import compile_plan
 from ascend_v4.core.request import LaunchRequest
+from ascend_v4.host.system import Host
 from tests.support.fakehost import FakeHost
 
 TOPOLOGY = """\
@@ -52,6 +55,29 @@ def test_dry_run_shows_each_way_and_each_command(ascend, file):
     last = told["nodes"][3]["processes"]["server-0-3"]
     assert last.endswith("--data-parallel-rpc-port 12321 \\\n  --headless")
     assert "--shutdown-timeout 5 " in last
+
+
+ROUTED = """\
+schema: 1
+name: pd
+profile: cpu
+model: rehearsal
+nodes:
+- {name: here, address: 127.0.0.1, connect: local}
+groups:
+- {name: prefill, role: prefill, nodes: [here]}
+- {name: decode, role: decode, nodes: [here]}
+"""
+
+
+@pytest.mark.parametrize("words", [("cluster", "up", "-f"), ("serve", "--topology")])
+@pytest.mark.parametrize(("deadline", "told"), [(None, "600"), ("5000", "5000"), ("0.5e2", "50")])
+def test_the_router_waits_as_long_as_the_deadline(ascend, file, words, deadline, told):
+    """vllm-router gives its servers up after a time of its own."""
+    file.write_text(ROUTED)
+    more = [] if deadline is None else ["--deadline", deadline]
+    done = ascend(*words, file, "--dry-run", *more)
+    assert (done.code, f"--worker-startup-timeout-secs {told} " in done.out) == (0, True)
 
 
 def test_dry_run_as_text(ascend, file):
@@ -125,11 +151,25 @@ def test_nothing_was_ever_started(ascend, file):
     assert (done.code, done.err.splitlines()[0]) == (2, "error: this user has no run of rehearse")
 
 
+def test_who_asks_whom_for_a_cut(file):
+    """Headless nodes ask their head, and so do nodes with an API of their own (hybrid)."""
+    for more, router, port in (
+        ("", "", 8000),
+        (", load_balancing: hybrid", "router: {port: 9000, node: n0}\n", 7100),
+    ):
+        text = TOPOLOGY.replace("data_parallel_size: 4", f"data_parallel_size: 4{more}") + router
+        whole = planned(text, "x", Host())
+        head = (f"http://10.0.0.1:{port}",)
+        assert peers_of(whole.deployment, "n3") == {"server-0-3": head}
+        assert "server-0-0" not in peers_of(whole.deployment, "n0")
+
+
 # What the nodes say of themselves, compared
 
 PLAN = compile_plan(LaunchRequest(chip="a3", model_dir="/m"), catalog()).plan
 PLANS = {f"n{number}": PLAN for number in range(3)}
-GOOD = {"version": "1", "serves": True, "weights": "v1 a", "engine": "0.32.0"}
+GOOD = {"version": __version__, "serves": True, "weights": "v1 a", "engine": "0.32.0"}
+NEED = PLAN.engine_version
 
 
 def answers(*changes, skews=()):
@@ -143,7 +183,39 @@ def answers(*changes, skews=()):
         (answers({}, {}, {}), []),
         (
             answers({}, {"version": "2"}, {}),
-            [("versions-differ", "error", "node n1 has ascend-v4 2, n0 has ascend-v4 1")],
+            [
+                (
+                    "versions-differ",
+                    "error",
+                    f"node n1 has ascend-v4 2, this machine {__version__}",
+                )
+            ],
+        ),
+        (
+            answers({"version": "2"}, {"version": "2"}),
+            [
+                (
+                    "versions-differ",
+                    "error",
+                    f"node n{n} has ascend-v4 2, this machine {__version__}",
+                )
+                for n in (0, 1)
+            ],
+        ),
+        (
+            answers({"release": f"{NEED}+npu"}, {"release": NEED}),
+            [],
+        ),
+        (
+            answers({"release": "0.20.2"}, {"release": "0.20.2"}),
+            [
+                (
+                    "other-release",
+                    "error",
+                    f"node n{n} has vllm-ascend 0.20.2, this launch is for {NEED}",
+                )
+                for n in (0, 1)
+            ],
         ),
         (
             answers({}, {}, {"weights": "v1 b"}),
@@ -172,6 +244,18 @@ def answers(*changes, skews=()):
         (
             answers({}, {}, skews=(4.9, -6.2)),
             [("clocks-differ", "warn", "the clock of node n1 is 6 s behind this machine's")],
+        ),
+        (
+            answers({}, {}, skews=(40.0, -40.0)),
+            [
+                ("clocks-differ", "warn", "the clock of node n0 is 40 s ahead of this machine's"),
+                ("clocks-differ", "warn", "the clock of node n1 is 40 s behind this machine's"),
+                ("clocks-differ", "error", "the clock of node n0 is 80 s ahead of that of node n1"),
+            ],
+        ),
+        (
+            answers({}, {}, skews=(4.0, -4.0)),
+            [("clocks-differ", "warn", "the clock of node n0 is 8 s ahead of that of node n1")],
         ),
         (
             answers({}, {}, skews=(61.0, 0.0)),

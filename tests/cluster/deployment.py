@@ -125,6 +125,12 @@ def connect(words: Sequence[str], env: dict[str, str]) -> str:
     return f"exec: {shlex.join([*words, 'env', '-i', *pairs])}"
 
 
+def feeder(nodes: Any, node: int) -> int:
+    """Return the pid of a node's feeder: the coordinator's member."""
+    run = json.loads((nodes.deployment.newest() / "state.json").read_text())
+    return next(m["main"]["pid"] for m in run["members"] if m["name"] == f"n{node}")
+
+
 def gone(pids: Sequence[int], timeout_s: float) -> list[int]:
     """Return those that still run after at most ``timeout_s`` seconds."""
     deadline = time.monotonic() + timeout_s

@@ -76,13 +76,25 @@ def test_next_command_for_a_node_says_where(nodes):
     assert error["next"] == f"on {name}: read the log; --deadline SECONDS allows more time"
 
 
+def test_an_ssh_that_is_not_here(nodes):
+    """It is not the program on the node that is missing."""
+    two = nodes(2, connects={0: "root@nowhere", 1: "root@nowhere"})
+    two.deployment.env["ASCEND_V4_SSH"] = "no-such-ssh -F x"
+    assert two.up().end() == 6
+    error = two.deployment.error()
+    assert (error["kind"], error["next"]) == (
+        "no-way",
+        "install it here, or name another: ASCEND_V4_SSH",
+    )
+    assert error["message"].count("no-such-ssh can't be started on this machine") == 2
+
+
 def test_a_way_that_cannot_be_started(nodes):
     two = nodes(2, connects={1: "exec: no-such-runner n1"})
     assert two.up(NO_CHECK, "--skip-preflight").end() == 6
     error = two.deployment.error()
     assert (error["kind"], error["message"]) == (
-        "no-program",
-        "node n1: ascend-v4 can't be run there (exit code 127):"
-        " can't start no-such-runner: No such file or directory",
+        "no-way",
+        "node n1: no-such-runner can't be started on this machine: No such file or directory",
     )
     assert two.alive() == {}

@@ -93,10 +93,11 @@ def test_no_router_is_said_before_anything_starts(external):
 # The lease
 
 
-def lines(process):
-    """Yield the events that a leased node writes."""
+def lines(process, beats=False):
+    """Yield the events that a leased node writes, its answers to beats if they are asked for."""
     for line in process.stdout:
-        yield json.loads(line)
+        if line.strip() and (beats or line != '{"ascend-v4": "beat"}\n'):
+            yield json.loads(line)
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_a_node_tells_what_happens_and_obeys(leased):
     }
     tell(process, "stop")
     assert process.wait(30) == 143
-    assert list(events) == []
+    assert list(events) == [{"ascend-v4": "ended", "code": 143}]
 
 
 def test_stop_now_does_not_drain(leased):
@@ -158,7 +159,9 @@ def test_closed_input_ends_the_run(leased):
     next(events), next(events)
     process.stdin.close()
     assert process.wait(30) == 17
-    (failed,) = events
+    failed, error, ended = events
+    assert (error["ascend-v4"], error["error"]["kind"]) == ("error", "lease-lost")
+    assert ended == {"ascend-v4": "ended", "code": 17}
     assert (failed["ascend-v4"], failed["failure"]["kind"]) == ("failed", "lease-lost")
     assert failed["failure"]["message"] == "the lease on this run is lost: its input was closed"
     assert one.alive() == {}
@@ -166,12 +169,13 @@ def test_closed_input_ends_the_run(leased):
 
 def test_silence_ends_the_run_and_any_line_renews_it(leased):
     one, process = leased(2)
-    events = lines(process)
-    next(events), next(events)
+    events = lines(process, beats=True)
+    assert [next(events)["ascend-v4"] for _ in range(3)] == ["beat", "started", "ready"]
     for _ in range(4):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         tell(process, "beat")
+        assert next(events) == {"ascend-v4": "beat"}
     assert process.wait(30) == 17
     assert next(events)["failure"]["message"].endswith("no line came for 2 s")
     assert one.alive() == {}

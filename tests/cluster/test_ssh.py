@@ -13,6 +13,7 @@ import pytest
 from tests.support.fake_tree_run import free_port, until
 
 from . import netns
+from .deployment import feeder
 from .sshd import Sshd, client, key, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -62,6 +63,83 @@ def test_coordinator_killed_leaves_nothing_behind_ssh(served):
     two.up("--skip-preflight", "--no-check-engine").ready()
     two.deployment.end(signal.SIGKILL)
     until(lambda: two.alive() == {} and set(two.exits()) <= {17, 143}, 15)
+
+
+def test_launcher_killed_behind_ssh(served):
+    """ssh says 255 of a signal there, as of a lost link: the node's own last word decides."""
+    two = served()
+    two.up("--skip-preflight", "--no-check-engine").ready()
+    os.kill(two.launcher(1), signal.SIGKILL)
+    assert two.deployment.end() == 9
+    error = two.deployment.error()
+    assert (error["kind"], error["message"]) == (
+        "node-killed",
+        "node n1: its launcher was killed there by SIGKILL",
+    )
+    report = json.loads((two.deployment.newest() / "exit.json").read_text())
+    assert report["unconfirmed"] == []
+    assert '{"ascend-v4"' not in two.deployment.said()
+    assert two.alive() == {}
+
+
+def test_client_killed_here(served):
+    """Nobody there was killed: 17, and that node's end is not confirmed."""
+    two = served()
+    two.up("--skip-preflight", "--no-check-engine", "--lease", 6).ready()
+    (client_pid,) = [
+        process.pid
+        for process in psutil.Process(feeder(two, 1)).children(recursive=True)
+        if process.name() == "ssh"
+    ]
+    os.kill(client_pid, signal.SIGKILL)
+    assert two.deployment.end() == 17
+    error = two.deployment.error()
+    assert (error["kind"], error["message"]) == (
+        "node-lost",
+        "node n1: the way to it ended (exit code 137) before it told its end;"
+        " what ran there ends within 6 s by its lease",
+    )
+    report = json.loads((two.deployment.newest() / "exit.json").read_text())
+    assert report["unconfirmed"] == [{"node": "n1", "within_s": 6}]
+    until(lambda: two.alive() == {}, 15)
+
+
+def test_a_dead_way_that_stands_is_noticed(served):
+    """ssh is told not to look, and the session is frozen: the node that is lost is named."""
+    two = served()
+    two.deployment.env["ASCEND_V4_SSH"] += " -o ServerAliveInterval=0"
+    two.up("--skip-preflight", "--no-check-engine", "--lease", 6).ready()
+    door = psutil.Process(two.doors[1].process.pid)
+    frozen = [p for p in door.children(recursive=True) if p.name() == "sshd"]
+    for process in frozen:
+        process.suspend()
+    assert two.deployment.end() == 17
+    error = two.deployment.error()
+    assert (error["kind"], error["message"]) == (
+        "node-lost",
+        "node n1: no word came from it for 6 s; what ran there ends within 6 s by its lease",
+    )
+    for process in frozen:
+        process.resume()
+    until(lambda: two.alive() == {}, 15)
+    assert "beat" not in two.run("logs", "--node", "n1").stdout
+
+
+@pytest.mark.parametrize("banner", ["Welcome to n1", "Welcome to n1\\n[1] {motd}\\n"])
+def test_words_of_a_login_shell(served, banner):
+    """Preflight, status and the start see past what a shell prints before the command."""
+    two = served()
+    (two.doors[1].place / "authorized_keys").write_text(
+        f'command="printf \'{banner}\'; exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"" '
+        + (two.doors[0].place / "authorized_keys").read_text()
+    )
+    two.up("--no-check-engine").ready()
+    seen = two.deployment.status()["nodes"]
+    assert [node["run_id"] for node in seen] == [t.read("state")["run_id"] for t in two.trees]
+    two.deployment.end(signal.SIGKILL)
+    until(lambda: two.alive() == {}, 15)
+    nodes = two.deployment.status()["nodes"]
+    assert [node["state"] for node in nodes] == ["down", "down"]
 
 
 def wrong_key(two, place):
@@ -158,8 +236,8 @@ def test_cut_link_ends_both_sides(served, tmp_path):
         assert two.deployment.end() == 17
         assert time.monotonic() - began < 45
         error = two.deployment.error()
-        assert error["kind"] == "unreachable"
-        assert error["message"].startswith("node n1: can't be reached")
+        assert error["kind"] == "node-lost"
+        assert error["message"].startswith("node n1: no word came from it for 6 s")
         assert error["message"].endswith("; what ran there ends within 6 s by its lease")
         assert two.alive() == {}
         until(lambda: two.trees[1].read("exit").get("code") == 17, 20)

@@ -7,12 +7,14 @@ import signal
 import socket
 import time
 
+import psutil
 import pytest
 
 from ascend_v4 import __version__
 from tests.support.fake_tree_run import until
 
-from .deployment import connect, gone
+from .conftest import installed
+from .deployment import connect, feeder, gone
 
 NO_CHECK = "--no-check-engine"
 
@@ -117,12 +119,6 @@ def test_lease_is_lost_when_the_feeder_stands_still(nodes):
     assert two.alive() == {}
 
 
-def feeder(two, node):
-    """Return the pid of a node's feeder: the coordinator's member."""
-    run = json.loads((two.deployment.newest() / "state.json").read_text())
-    return next(m["main"]["pid"] for m in run["members"] if m["name"] == f"n{node}")
-
-
 def test_launcher_of_a_node_killed(nodes):
     """SIGKILL of a node's own launcher: 9, as its guardian cleans up there."""
     two = nodes(2)
@@ -132,6 +128,39 @@ def test_launcher_of_a_node_killed(nodes):
     message = "node n1: its launcher was killed there by SIGKILL"
     assert two.deployment.error()["message"] == message
     assert two.alive() == {}
+
+
+def test_way_to_a_node_killed(nodes, tmp_path):
+    """The attendant there is what a prefix runs: killed, it is the way that is lost."""
+    two = nodes(2)
+    two.up(NO_CHECK, "--lease", 6).ready()
+    (way,) = psutil.Process(feeder(two, 1)).children()
+    way.kill()
+    assert two.deployment.end() == 17
+    assert two.deployment.error()["kind"] == "node-lost"
+    report = json.loads((two.deployment.newest() / "exit.json").read_text())
+    assert report["unconfirmed"] == [{"node": "n1", "within_s": 6}]
+    until(lambda: two.alive() == {}, 10)
+
+
+def test_an_error_in_an_engines_log_is_not_the_nodes(nodes):
+    """A line of the engine that looks like our error object changes nothing."""
+    fake = '{"error": {"code": 5, "kind": "x", "message": "not ours", "next": "nothing"}}'
+    two = nodes(2, stderr=[fake])
+    two.up(NO_CHECK).ready()
+    os.kill(two.launcher(1), signal.SIGKILL)
+    assert two.deployment.end() == 9
+    assert two.deployment.error()["kind"] == "node-killed"
+    assert two.alive() == {}
+
+
+def test_one_error_line_of_one_node(nodes):
+    """The node's own line is marked as its log, so that ours is the only one."""
+    one = nodes(1)
+    one.trees[0].script(die_phase="weights", code=3)
+    assert one.up(NO_CHECK).end() == 9
+    lines = one.deployment.said().splitlines()
+    assert sum(line.startswith('{"error"') for line in lines) == 1
 
 
 def test_second_signal_stops_now(nodes):
@@ -243,6 +272,20 @@ def test_other_weights_on_one_node(nodes, tmp_path):
     assert error["kind"] == "weights-differ"
     assert "node n1 has weights v1 " in error["message"]
     assert [tree.pids() for tree in two.trees] == [[], []]
+
+
+def test_engine_of_another_release(nodes):
+    """All nodes have the same one, and it is not the plan's; told where nobody asked before."""
+    two = nodes(2)
+    for tree in two.trees:
+        installed(tree.place, "0.20.0+cpu")
+    assert two.up(NO_CHECK).end() == 6
+    error = two.deployment.error()
+    text = "vllm 0.20.0+cpu, this launch is for 0.32.0"
+    assert (error["kind"], error["message"].count(text)) == ("other-release", 2)
+    two.up(NO_CHECK, "--skip-preflight").ready()
+    assert f"n1 | risk: installed is {text} [other-release]" in two.deployment.said()
+    assert two.deployment.end(signal.SIGTERM) == 143
 
 
 def test_three_nodes_and_the_one_in_the_middle(nodes):

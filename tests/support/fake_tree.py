@@ -14,6 +14,7 @@ too. Acts by ``vllm.json`` beside itself; every key may be left out:
   hang_after_s      from then on completions hang; /health stays 200, counters stand still
   busy              completions hang, but counters move
   answer_s          seconds that one completion takes (0)
+  transferred       prompt tokens whose KV cache came from elsewhere, as /metrics tells
   api_key           completions without it are refused
   ignore_term       roles that ignore TERM and INT: api, core, worker, helper
   term_code         exit code after TERM (0)
@@ -187,6 +188,10 @@ class Handler(BaseHTTPRequestHandler):
                 f'vllm:prompt_tokens_total{{engine="0"}} {STATE["tokens"]}.0\n'
                 f'vllm:num_requests_running{{engine="0"}} {STATE["running"]}.0\n'
             )
+            if "transferred" in SCRIPT:
+                labels = 'engine="0",source="external_kv_transfer"'
+                count = SCRIPT["transferred"]
+                text += f"vllm:prompt_tokens_by_source_total{{{labels}}} {count}\n"
             return self.reply(200, text, "text/plain")
         return self.reply(200, "{}")
 
