@@ -121,7 +121,8 @@ def facts_of(launched: Launched, target: Target) -> dict[str, Any]:
     facts |= {"tensor_parallel_size": 1, "data_parallel_size": 1, "port": 8000}
     facts["devices"] = visible_devices(launched) or facts["devices"]
     flags = readable(launched.flags)
-    facts = lay_extra(Launch(dict(launched.env), flags, launched.model), facts, ())
+    launch = Launch(dict(launched.env), flags, launched.model)
+    facts = lay_extra(launch, facts, (), target.catalog)
     facts |= {name: UNKNOWN for name in LEFT_TO_ENGINE if facts[name] == 0}
     if row is None:
         facts |= dict.fromkeys(OF_CHECKPOINT, UNKNOWN)

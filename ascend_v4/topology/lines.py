@@ -18,6 +18,8 @@ Path = tuple[str | int, ...]
 #: libyaml's composer calls itself for each level and would overflow the stack; a topology
 #: needs six levels.
 DEEPEST = 40
+#: What libyaml 0.2.6 and later says by itself, ahead of our count.
+TOO_DEEP = "nesting depth"
 #: The C loader is about ten times as quick; where PyYAML was built without it, its own.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -103,6 +105,8 @@ def bad(error: yaml.YAMLError, text: str) -> BadYaml:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is not None:
         cause = getattr(error, "problem", None) or getattr(error, "context", None)
+        if TOO_DEEP in str(cause):
+            return BadYaml(f"nested deeper than {DEEPEST} levels", mark.line + 1)
         return BadYaml(f"not valid YAML: {cause}", mark.line + 1)
     position = getattr(error, "position", 0)
     reason = getattr(error, "reason", None) or " ".join(str(error).split())

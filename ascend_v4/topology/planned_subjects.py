@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ascend_v4.catalog.load import Row
-from ascend_v4.core.conditions import look_up
+from ascend_v4.core.conditions import applies, look_up
+from ascend_v4.core.connectors import foreign
 from ascend_v4.core.launch import parse_flags
 from ascend_v4.errors import AscendV4Error
 
@@ -77,16 +78,17 @@ def router_subject(
         try:
             silent = asks_no_key(router_row(topology, first, plain.catalog))
         except AscendV4Error:
-            known = dict.fromkeys(
-                c for r in plain.catalog.table("routers") for c in r["connectors"]
-            )
-            found, hint = False, f"; the connectors with a router are {', '.join(known)}"
+            found, hint = False, router_hint(first["engine"], plain)
     host = topology.router.host
     return Subject(
         "router",
         {
             "kind": topology.router.kind,
             "connector": first.get("kv_connector", "none"),
+            **foreign(first.get("kv_connector"), first, plain.catalog),
+            "engine": first["engine"],
+            "version": first["version"],
+            "usual_connector": usual_connector(first, plain),
             "wanted": node is not None,
             "found": found,
             "hint": hint,
@@ -101,7 +103,30 @@ def router_subject(
             "node": node.name if node else "",
         },
         ("router",),
+        {
+            "connector": ("connector",),
+            "kind": ("connector",) if topology.router.kind == "auto" else ("router", "kind"),
+        },
     )
+
+
+def router_hint(engine: str, plain: Plain) -> str:
+    """Return the connectors of an engine that a router speaks, as the end of a sentence."""
+    rows = plain.catalog.table("routers")
+    rows = [row for row in rows if row.get("when", {}).get("engine", engine) == engine]
+    known = dict.fromkeys(name for row in rows for name in row["connectors"] if name != "none")
+    return f"; those with a router are {', '.join(known)}"
+
+
+def usual_connector(facts: Mapping[str, Any], plain: Plain) -> str:
+    """Return the connector of a deployment that asks for none."""
+    unasked = {**facts, "connector": ""}
+    rows = [
+        row
+        for row in plain.catalog.table("choices")
+        if row["set"] == "kv_connector" and applies(row.get("when", {}), unasked, plain.catalog)
+    ]
+    return str(rows[-1]["value"]) if rows else "none"
 
 
 def node_at(plain: Plain, host: str) -> str:

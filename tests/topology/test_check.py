@@ -158,6 +158,9 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
                        ("served_model_name: other", "- name: prefill")),
     "engine-id-twice": (PD, {"groups.0.extra": kv(engine_id="1")},
                         ("- name: decode", "- name: prefill")),
+    "connector-of-another-engine": (
+        PD, {"connector": "NixlConnector"}, ("connector: NixlConnector",)
+    ),
     "no-router": (PD, {"router.kind": "vllm-router"}, ("kind: vllm-router",)),
     "nothing-in-front": (PD, {"router.kind": "none"}, ("kind: none",)),
     "open-without-key": (SEVERAL, {**EXTERNAL, "router.host": "10.0.0.1"}, ("host: 10.0.0.1",)),
@@ -198,6 +201,56 @@ def test_example_breaks_the_rule(ident: str) -> None:
     shown = tuple(place.text for place in found.evidence)
     assert shown == texts
     assert all(place.file == "t.yaml" and place.line for place in found.evidence)
+
+
+@pytest.mark.parametrize(
+    ("chip", "release", "connector", "home"),
+    [
+        ("a3", "0.23.0.post1", "MooncakeConnector", "vllm has it"),
+        ("a3", "0.23.0.post1", "MooncakePullConnector", "vllm-ascend 0.28.0rc1 and later has it"),
+        ("a3", "0.13.0rc3", "MooncakeHybridConnector", "vllm-ascend deepseekv4 and later has it"),
+        ("h200", "0.32.0", "MooncakeHybridConnector", "vllm-ascend deepseekv4 and later has it"),
+        ("h200", "0.32.0", "MooncakeConnectorV1", "vllm-ascend has it"),
+    ],
+)  # fmt: skip
+def test_a_connector_that_the_engine_does_not_have_is_refused_at_its_line(
+    chip: str, release: str, connector: str, home: str
+) -> None:
+    engine = "vllm-ascend" if chip == "a3" else "vllm"
+    made = {**CUDA, "connector": connector} if chip == "h200" else {"connector": connector}
+    found = broken(changed(PD, {**made, "engine_version": release}))
+    assert [(note.id, note.message) for note in found] == [
+        ("connector-of-another-engine", f"{engine} {release} has no {connector}; {home}")
+    ]
+    assert [at.text for at in found[0].evidence] == [f"connector: {connector}"]
+
+
+@pytest.mark.parametrize("connector", ["MooncakeHybridConnector", "MooncakeConnectorV1"])
+def test_the_connectors_of_an_engine_pass(connector: str) -> None:
+    assert broken(changed(PD, {"connector": connector})) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kv_connector": "NixlConnector"},
+        {"kv_connector": "MultiConnector",
+         "kv_connector_extra_config": {"connectors": [{"kv_connector": "NixlConnector"}]}},
+    ],
+)  # fmt: skip
+def test_a_connector_of_another_engine_in_extra_is_refused_there(config: dict[str, Any]) -> None:
+    found = broken(changed(SEVERAL, {"groups.0.extra": kv(**config, kv_role="kv_both")}))
+    assert [note.id for note in found] == ["connector-of-another-engine"]
+    assert [at.text for at in found[0].evidence] == ["- --kv-transfer-config"]
+    own = {**config, "kv_connector_module_path": "ours.nixl", "kv_connector": "NixlConnector"}
+    own.pop("kv_connector_extra_config", None)
+    assert broken(changed(SEVERAL, {"groups.0.extra": kv(**own, kv_role="kv_both")})) == []
+
+
+def test_a_connector_without_a_router_shows_its_own_line() -> None:
+    found = broken(changed(PD, {"connector": "MooncakeLayerwiseConnector"}))
+    assert [note.id for note in found] == ["no-router"]
+    assert [at.text for at in found[0].evidence] == ["connector: MooncakeLayerwiseConnector"]
 
 
 #: The bad input that the issue names, and the only errors it may give.
