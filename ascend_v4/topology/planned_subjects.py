@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["layout_subjects", "router_subject", "subjects_of_draft"]
 
 
+#: The launch paths that state a port, by the port's use.
+API = "OpenAI-compatible API"
+PATH_OF_USE = {"KV transfer": "flag.kv-transfer-config.kv_port"}
+
+
 def subjects_of_draft(plain: Plain, draft: Draft) -> Iterator[Subject]:
     """Yield what can be judged once everything is planned."""
     yield from pair_subjects(draft)
@@ -155,7 +160,8 @@ def pair_subjects(draft: Draft) -> Iterator[Subject]:
             "prefill": f"group {p.name}",
             "decode": f"group {d.name}",
         }
-        yield Subject("pair", facts, ("groups", d_place), also=(("groups", p_place),))
+        sides = {"p": p_place, "d": d_place}
+        yield Subject("pair", facts, ("groups", d_place), {}, (("groups", p_place),), sides)
 
 
 def replica_subjects(draft: Draft) -> Iterator[Subject]:
@@ -252,11 +258,17 @@ class Ports:
         for place, group in enumerate(draft.topology.groups):
             for placement, process in draft.placed[group.name]:
                 for port in process.ports:
-                    self.claim(placement.node, port, process.name, ("groups", place))
+                    self.claim(placement.node, port, process.name, self.of_group(place, port))
         if draft.router is not None:
             node, process = draft.router
             for port in process.ports:
-                self.claim(node.name, port, "the router", ("router",))
+                key = "port" if port == process.ports[0] else "metrics_port"
+                self.claim(node.name, port, "the router", ("router", key))
+
+    def of_group(self, place: int, port: Port) -> Path:
+        """Return where the file states a port of a group, the group's key where it doesn't."""
+        stated = written_at(self.draft.topology, place, PATH_OF_USE.get(port.use, ""))
+        return stated or ("groups", place, "port" if port.use == API else port.use)
 
     def claim(self, node: str, port: Port, process: str, path: Path) -> None:
         """Note that a process listens on a port, or on a range of them."""
