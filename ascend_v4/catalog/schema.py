@@ -164,7 +164,10 @@ class Effect(Strict):
 
 
 class Variable(Sourced):
-    """An environment variable, a flag or a key of a JSON-valued flag."""
+    """An environment variable, a flag or a key of a JSON-valued flag.
+
+    ``on_host``: it names a file of the user's, which a container must be given.
+    """
 
     name: str
     kind: Literal["env", "flag", "additional_config", "json"]
@@ -172,6 +175,7 @@ class Variable(Sourced):
     type: str
     meaning: str
     owned: bool = False
+    on_host: bool = False
     moved_to: str | None = None
     effects: list[Effect]
 

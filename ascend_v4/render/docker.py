@@ -33,6 +33,7 @@ __all__ = [
     "fabric_reason",
     "fabric_row",
     "merged_needs",
+    "named_files",
     "needs_of",
     "remove_command",
     "unprivileged",
@@ -103,7 +104,7 @@ def needs_of(
     grants = [] if privileged else [*row.get("grants", []), *network.get("grants", [])]
     return Needs(
         devices=(*files, *row.get("manager_files", [])),
-        mounts=tuple(row.get("mounts", [])),
+        mounts=(*row.get("mounts", []), *named_files(process)),
         gpus=process.devices if row.get("gpus") else (),
         fabric=tuple(network.get("device_files", [])),
         shm_gib=row["shm_gib"],
@@ -111,6 +112,13 @@ def needs_of(
         ulimits=tuple(g["value"] for g in grants if g["kind"] == "ulimit"),
         entry=row.get("entry") or "",
     )
+
+
+def named_files(process: Process) -> list[str]:
+    """Return the files of the host that a process's variables name, such as a mooncake.json."""
+    rows = catalog().table("variables")
+    names = {row["name"] for row in rows if row.get("on_host")}
+    return [v for name, v in process.env.items() if name in names and v.startswith("/")]
 
 
 def merged_needs(several: Sequence[Needs]) -> Needs:

@@ -286,13 +286,17 @@ def variable_subjects(plain: Plain) -> Iterator[Subject]:
 
 
 def path_subjects(plain: Plain) -> Iterator[Subject]:
-    """Yield the paths that the file states, of weights and of keys."""
+    """Yield the paths that the file states: of weights, of keys, of files of variables."""
     topology = plain.topology
     stated: list[tuple[Path, str | None]] = [(("model_dir",), topology.model_dir)]
     stated.append((("options", "api_key_file"), topology.options.get("api_key_file")))
     for place, group in enumerate(topology.groups):
         key: Path = ("groups", place, "options", "api_key_file")
         stated.append((key, group.options.get("api_key_file")))
+    variables = {r["name"] for r in plain.catalog.table("variables") if r.get("on_host")}
+    envs: list[tuple[Path, Mapping[str, str]]] = [(("env",), topology.env)]
+    envs += [(("groups", n, "env"), group.env) for n, group in enumerate(topology.groups)]
+    stated += [((*at, name), env[name]) for at, env in envs for name in env if name in variables]
     profile = plain.chip(topology.nodes[0])["profile"]
     for path, value in stated:
         if value is not None:

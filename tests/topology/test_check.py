@@ -274,6 +274,15 @@ def test_the_line_is_that_of_the_cause(
     assert sorted(place.text for place in found.evidence) == sorted(shown)
 
 
+@pytest.mark.parametrize(
+    ("value", "ident"), [("mooncake.json", "relative-path"), ("/etc/a:b", "path-with-colon")]
+)
+def test_files_that_variables_name_are_paths_too(value: str, ident: str) -> None:
+    (found,) = broken(changed(PD, {"groups.1.env.MOONCAKE_CONFIG_PATH": value}))
+    assert found.id == ident
+    assert [at.text for at in found.evidence] == [f"MOONCAKE_CONFIG_PATH: {value}"]
+
+
 #: The bad input that the issue names, and the only errors it may give.
 BAD_INPUT = {
     "duplicate addresses": (PD, {"nodes.1.address": "10.0.0.1"}, ["duplicate-address"]),
