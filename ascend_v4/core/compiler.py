@@ -193,12 +193,22 @@ def lay_extra(
 
 
 def derived(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that follow from others: ranks and device memory in GiB."""
+    """Return the facts that follow from others: ranks, device memory in GiB, tokens of a step.
+
+    ``step_tokens`` is what a step takes in which every request decodes, with its drafts.
+    """
     tp, dp = (facts.get(name) or 1 for name in ("tensor_parallel_size", "data_parallel_size"))
     ranks = int(tp) * int(dp) if str(tp).isdigit() and str(dp).isdigit() else None
     memory = facts.get("chip_memory_gib")
     used = min(ranks, int(facts["devices"])) if ranks else None
-    return {"ranks": ranks, "device_memory_gib_total": memory * used if memory and used else None}
+    drafts = look_up(facts, "flag.speculative-config.num_speculative_tokens") or 0
+    seqs = str(facts.get("max_num_seqs"))
+    both = seqs.isdigit() and str(drafts).isdigit()
+    return {
+        "ranks": ranks,
+        "device_memory_gib_total": memory * used if memory and used else None,
+        "step_tokens": int(seqs) * (1 + int(drafts)) if both else None,
+    }
 
 
 def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:

@@ -56,3 +56,42 @@ def test_a_file_that_a_variable_names_is_mounted(target: str, name: str, backend
         return
     assert found(documents, {"hostPath": {"path": FILE, "type": "File"}})
     assert found(documents, {"mountPath": FILE, "readOnly": True})
+
+
+def test_a_key_that_two_variables_hold_is_mounted_once():
+    """On the node of the image's proxy: docker refuses two mounts at one place."""
+    nodes = [{"name": n, "address": f"10.0.0.{i}", "interface": "eth0"} for i, n in enumerate("ab")]
+    made = {"name": "pair", "chip": "a3", "model_dir": "/models/flash", "nodes": nodes,
+            "options": {"api_key_file": "/etc/key"},
+            "groups": [
+                {"name": "p", "role": "prefill", "nodes": ["a"], "data_parallel_size": 4,
+                 "tensor_parallel_size": 4},
+                {"name": "d", "role": "decode", "nodes": ["b"], "data_parallel_size": 16,
+                 "tensor_parallel_size": 1},
+            ]}  # fmt: skip
+    whole = deploy(Topology.model_validate(made), catalog())
+    assert {name for _, p in whole.processes() for name in p.secret_env} == {
+        "OPENAI_API_KEY",
+        "VLLM_API_KEY",
+    }
+    for file, text in render("compose", whole, RenderOptions()).items():
+        if file.endswith(".yaml"):
+            services = yaml.safe_load(text)["services"].values()
+            for service in services:
+                targets = [each["target"] for each in service["secrets"]]
+                assert targets == ["/etc/key"], file
+
+
+@pytest.mark.parametrize(
+    ("runtime", "after"),
+    [
+        ("native", "After=network-online.target"),
+        ("docker", "After=network-online.target docker.service"),
+        ("auto", "After=network-online.target docker.service"),
+    ],
+)
+def test_a_unit_that_runs_containers_starts_after_docker(runtime: str, after: str) -> None:
+    made = pooled("MOONCAKE_CONFIG_PATH", "mooncake").topology.model_dump(by_alias=True)
+    whole = deploy(Topology.model_validate({**made, "runtime": runtime}), catalog())
+    text = render("systemd", whole, RenderOptions())["a/ascend-v4-pooled.service"]
+    assert after in text.splitlines()

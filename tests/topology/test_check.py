@@ -283,6 +283,16 @@ def test_files_that_variables_name_are_paths_too(value: str, ident: str) -> None
     assert [at.text for at in found.evidence] == [f"MOONCAKE_CONFIG_PATH: {value}"]
 
 
+def test_more_drafts_than_a_decode_step_holds_are_told_where_they_stand() -> None:
+    tokens = "--speculative-config.num_speculative_tokens"
+    found = {note.id: note for note in checked(
+        changed(PD, {"groups.1.extra": [tokens, "3", "--max-num-batched-tokens", "64"],
+                     "groups.1.options.max_num_seqs": 30})
+    ).findings}["decode-step-too-small"]  # fmt: skip
+    assert "64 tokens does not hold 30 requests with 3 draft tokens each (120)" in found.message
+    assert f"- {tokens}" in [at.text for at in found.evidence]
+
+
 #: The bad input that the issue names, and the only errors it may give.
 BAD_INPUT = {
     "duplicate addresses": (PD, {"nodes.1.address": "10.0.0.1"}, ["duplicate-address"]),
