@@ -55,6 +55,10 @@ def check_references(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
             for row in rows
         ]
         wrong += [f"{table}: {key} appears twice" for key in set(keys) if keys.count(key) > 1]
+    for row in tables["connectors"]:
+        named = [v for v in (row.get("since"), row.get("until")) if v]
+        if any(v not in known[row["engine"]] for v in named):
+            wrong.append(f"connectors: {row['id']} names an unknown release")
     for table in ("choices", "settings", "routers", "rules", "deployment_rules"):
         for row in tables[table]:
             when = row.get("when") or row.get("applies") or {}

@@ -301,7 +301,10 @@ class DevicePlugin(Sourced):
 
 
 class Rule(Sourced):
-    """A constraint: what it asks, how bad breaking it is, and what to do instead."""
+    """A constraint: what it asks, how bad breaking it is, and what to do instead.
+
+    ``covers`` names what would only say the same of a group of a deployment again.
+    """
 
     id: str
     severity: Severity
@@ -309,6 +312,7 @@ class Rule(Sourced):
     condition: Condition
     message: str
     fix: str = ""
+    covers: list[str] = []
     engine_checks: Literal["startup", "worker", "runtime", "never"] = "never"
     engine_message: str | None = None
     broken: dict[str, Any] | None = None

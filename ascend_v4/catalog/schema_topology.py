@@ -40,6 +40,15 @@ class DeploymentRule(Sourced):
     note: str | None = None
 
 
+class Connector(Sourced):
+    """A KV connector that one engine has, from release ``since`` to ``until``; ``id`` names it."""
+
+    id: str
+    engine: Literal["vllm-ascend", "vllm"]
+    since: str | None = None
+    until: str | None = None
+
+
 class ReservedPorts(Sourced):
     """TCP ports of a node that something else takes: ``first`` and as many as follow from it.
 
@@ -105,6 +114,7 @@ class Shape(Sourced):
 
 TOPOLOGY_TABLES: dict[str, type[BaseModel]] = {
     "deployment_rules": DeploymentRule,
+    "connectors": Connector,
     "reserved_ports": ReservedPorts,
     "shapes": Shape,
 }

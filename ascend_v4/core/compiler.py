@@ -16,6 +16,7 @@ from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.errors import AscendV4Error, ExitCode
 
 from .conditions import applies, look_up
+from .connectors import connector_facts, pool_of
 from .finding import Finding, refusing, worst_first
 from .launch import Launch, Words, merge_flags, parse_flags, set_path
 from .layout import fit_layout
@@ -190,7 +191,9 @@ def whole(flags: dict[str, Any]) -> dict[str, Any]:
     return flags
 
 
-def lay_extra(launch: Launch, facts: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]:
+def lay_extra(
+    launch: Launch, facts: dict[str, Any], extra: tuple[str, ...], catalog: Catalog
+) -> dict[str, Any]:
     """Lay the user's own arguments over the launch and return the facts they change."""
     launch.flags = merge_flags(launch.flags, whole(parse_flags(extra)))
     facts = dict(facts)
@@ -202,16 +205,26 @@ def lay_extra(launch: Launch, facts: dict[str, Any], extra: tuple[str, ...]) -> 
     facts["spec"] = spec_of(launch, facts)
     facts["env"], facts["flag"] = launch.env, launch.flags
     facts["kv_pool"] = pool_of(launch.flags)
-    return facts | derived(facts)
+    return facts | derived(facts) | connector_facts(launch.flags, facts, catalog)
 
 
 def derived(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that follow from others: ranks and device memory in GiB."""
+    """Return the facts that follow from others: ranks, device memory in GiB, tokens of a step.
+
+    ``step_tokens`` is what a step takes in which every request decodes, with its drafts.
+    """
     tp, dp = (facts.get(name) or 1 for name in ("tensor_parallel_size", "data_parallel_size"))
     ranks = int(tp) * int(dp) if str(tp).isdigit() and str(dp).isdigit() else None
     memory = facts.get("chip_memory_gib")
     used = min(ranks, int(facts["devices"])) if ranks else None
-    return {"ranks": ranks, "device_memory_gib_total": memory * used if memory and used else None}
+    drafts = look_up(facts, "flag.speculative-config.num_speculative_tokens") or 0
+    seqs = str(facts.get("max_num_seqs"))
+    both = seqs.isdigit() and str(drafts).isdigit()
+    return {
+        "ranks": ranks,
+        "device_memory_gib_total": memory * used if memory and used else None,
+        "step_tokens": int(seqs) * (1 + int(drafts)) if both else None,
+    }
 
 
 def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:
@@ -219,20 +232,6 @@ def spec_of(launch: Launch, facts: Mapping[str, Any]) -> str:
     config = launch.flags.get("speculative-config")
     method = str(config.get("method", "")) if isinstance(config, dict) else ""
     return "dspark" if method == "dspark" else "mtp" if method.endswith("mtp") else "none"
-
-
-def pool_of(flags: Mapping[str, Any]) -> str | None:
-    """Return the back-end of the KV pool that a launch is part of, None where it is of none.
-
-    A pool is a connector of its own, or one of several in a ``MultiConnector``. Mooncake is
-    the connector's own default (kv_pool.md of vllm-ascend v0.23.0).
-    """
-    config = flags.get("kv-transfer-config")
-    several = look_up({"config": config}, "config.kv_connector_extra_config.connectors")
-    for each in [config, *(several if isinstance(several, list) else [])]:
-        if isinstance(each, dict) and each.get("kv_connector") == "AscendStoreConnector":
-            return str(look_up(each, "kv_connector_extra_config.backend") or "mooncake").lower()
-    return None
 
 
 def default_path(subject: Subject, models: str) -> str:
@@ -295,7 +294,7 @@ def compile_plan(
     fit_layout(facts, request, origins)
     launch, stated = settle(facts, catalog)
     stated = lay_env(launch, stated, request.env)
-    facts = lay_extra(launch, facts, request.extra)
+    facts = lay_extra(launch, facts, request.extra, catalog)
     notes = [*subject.notes, *break_rules(facts, catalog, ours(stated, request.extra))]
     validated = validation_of(facts, subject, catalog)
     several = topology_command(facts, subject.model_id, catalog) if placement is None else ""

@@ -7,13 +7,14 @@ JSON-valued flag is a nested dictionary.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ascend_v4.errors import AscendV4Error, ExitCode
 
-__all__ = ["Launch", "Words", "deep_merge", "parse_flags", "set_path", "to_argv"]
+__all__ = ["Launch", "Words", "deep_merge", "human_int", "parse_flags", "set_path", "to_argv"]
 
 #: Short spellings that vLLM's parser takes (vllm/engine/arg_utils.py).
 SHORT = {
@@ -41,6 +42,14 @@ SHORT = {
     "ac": "attention-config",
     "dc": "diffusion-config",
 }
+
+
+#: What vLLM takes behind a number; only those of ten may have a fraction before them.
+SUFFIX = {
+    **{"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12},
+    **{"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40},
+}
+HUMAN = re.compile(r"(\d+)(?:(\.\d+)(?=[kmgtKMGT]))?([kmgtKMGT]?)")
 
 
 class Words(list[Any]):
@@ -99,6 +108,27 @@ def read_value(text: str) -> Any:
     return text
 
 
+def read_dotted(text: str) -> Any:
+    """Return the value of ``--flag.key`` as vLLM reads it: JSON, else a number such as 4k, or text.
+
+    vllm 0.32.0, vllm/utils/argparse_utils.py:441.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        number = human_int(text)
+        return text if number is None else number
+
+
+def human_int(text: str) -> int | None:
+    """Return a whole number with or without a suffix (4k is 4000, 4K 4096); None for other text."""
+    found = HUMAN.fullmatch(text.strip())
+    if not found or (found[2] and found[3].isupper()):
+        return None
+    times = SUFFIX[found[3]]
+    return int(float(found[1] + found[2]) * times) if found[2] else int(found[1]) * times
+
+
 def is_flag(token: str) -> bool:
     """Whether a token starts a flag; ``-1`` is a value."""
     return token.startswith("-") and len(token) > 1 and not token[1].isdigit()
@@ -127,20 +157,20 @@ def parse_flags(tokens: Sequence[str]) -> dict[str, Any]:
         while not equals and index < len(tokens) and not is_flag(tokens[index]):
             values.append(tokens[index])
             index += 1
-        value = Words(read_value(v) for v in values)
-        add_flag(
-            flags, flag_name(token), True if not value else value[0] if len(value) == 1 else value
-        )
+        name = flag_name(token)
+        dotted = "." in name and not name.startswith("-")
+        if dotted and name.endswith("+") and values:
+            name, values = name[:-1], [json.dumps(",".join(values).split(","))]
+        value = Words((read_dotted if dotted else read_value)(v) for v in values)
+        add_flag(flags, name, True if not value else value[0] if len(value) == 1 else value)
     return flags
 
 
 def add_flag(flags: dict[str, Any], name: str, value: Any) -> None:
     """Add a parsed flag; JSON objects given twice are merged, as vLLM's parser does."""
     head, dot, rest = name.partition(".") if not name.startswith("-") else (name, "", "")
-    if dot:
-        nested: dict[str, Any] = {}
-        set_path(nested, rest, value)
-        value = nested
+    for key in reversed(rest.split(".")) if dot else ():
+        value = {key: value}
     if isinstance(value, dict) and isinstance(flags.get(head), dict):
         value = deep_merge(flags[head], value)
     flags[head] = value

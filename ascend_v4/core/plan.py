@@ -104,15 +104,16 @@ class LaunchPlan:
 
     def __post_init__(self) -> None:
         """Refuse a plan that can't be run; raises ValueError naming what is wrong."""
-        names = [process.name for process in self.processes]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"process names must be unique and at least one: {names}")
+        names = {process.name for process in self.processes}
+        if not names or len(names) != len(self.processes):
+            listed = [process.name for process in self.processes]
+            raise ValueError(f"process names must be unique and at least one: {listed}")
         for process in self.processes:
             if not process.argv or "\0" in "".join(process.argv):
                 raise ValueError(f"{process.name}: argv must name a program and hold no NUL")
             if set(process.env) & {*process.unset, *process.secret_env}:
                 raise ValueError(f"{process.name}: a variable is both set and unset or secret")
-            if not set(process.starts_after) <= set(names):
+            if not set(process.starts_after) <= names:
                 raise ValueError(f"{process.name}: starts after a process that isn't there")
         taken = [(p.node, port.port) for p in self.processes for port in p.ports]
         if len(set(taken)) != len(taken):

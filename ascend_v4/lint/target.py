@@ -8,7 +8,7 @@ from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row
 from ascend_v4.core.compiler import lay_extra, subject_facts
-from ascend_v4.core.launch import Launch
+from ascend_v4.core.launch import Launch, human_int
 from ascend_v4.core.request import LaunchRequest
 from ascend_v4.core.resolve import Subject, resolve
 from ascend_v4.errors import AscendV4Error, ExitCode
@@ -44,7 +44,6 @@ SEVERAL_NODES = (
     "data-parallel-address",
 )
 VISIBLE = ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
-SUFFIX = {"k": 1000, "m": 10**6, "g": 10**9, "K": 1024, "M": 2**20, "G": 2**30}
 ROLES = {"kv_producer": "prefill", "kv_consumer": "decode", "kv_both": "mixed"}
 
 
@@ -121,7 +120,8 @@ def facts_of(launched: Launched, target: Target) -> dict[str, Any]:
     facts |= {"tensor_parallel_size": 1, "data_parallel_size": 1, "port": 8000}
     facts["devices"] = visible_devices(launched) or facts["devices"]
     flags = readable(launched.flags)
-    facts = lay_extra(Launch(dict(launched.env), flags, launched.model), facts, ())
+    launch = Launch(dict(launched.env), flags, launched.model)
+    facts = lay_extra(launch, facts, (), target.catalog)
     facts |= {name: UNKNOWN for name in LEFT_TO_ENGINE if facts[name] == 0}
     if row is None:
         facts |= dict.fromkeys(OF_CHECKPOINT, UNKNOWN)
@@ -133,10 +133,9 @@ def readable(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags with sizes such as ``128k`` as plain numbers."""
     flags = dict(flags)
     for name in ("max-model-len", "max-num-batched-tokens"):
-        value = flags.get(name)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG])", str(value))
-        if match:
-            flags[name] = str(int(float(match[1]) * SUFFIX[match[2]]))
+        number = human_int(str(flags.get(name)))
+        if number is not None:
+            flags[name] = str(number)
     return flags
 
 

@@ -26,6 +26,7 @@ FLAG_OF_FACT = {
     "block_size": "flag.block-size",
     "context": "flag.max-model-len",
     "gpu_memory_utilization": "flag.gpu-memory-utilization",
+    "served_model_name": "flag.served-model-name",
     "spec": "flag.speculative-config",
     "num_speculative_tokens": "flag.speculative-config.num_speculative_tokens",
     "prefix_caching": "flag.no-enable-prefix-caching",

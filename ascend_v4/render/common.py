@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ascend_v4 import __version__
+from ascend_v4.core.conditions import look_up
+from ascend_v4.core.launch import read_value
 from ascend_v4.core.plan import Process
 from ascend_v4.topology.deployment import Deployment
 
@@ -68,7 +70,8 @@ def reason(deployment: Deployment, process: Process, path: str) -> str:
 def flag_reason(deployment: Deployment, process: Process, words: Sequence[str]) -> str:
     """Return why a flag stands, a line for each key of a JSON-valued one, or ``""``.
 
-    A flag may also be the negation (``--no-x``) of its row's.
+    A flag may also be the negation (``--no-x``) of its row's. A key that another row took away
+    again has no reason to stand.
     """
     group, name = deployment.group_of(process), words[0].removeprefix("--")
     rows = deployment.flag_rows
@@ -76,6 +79,9 @@ def flag_reason(deployment: Deployment, process: Process, words: Sequence[str]) 
     bare = name.removeprefix("no-")
     if bare != name:
         found += [(key, row) for key, row in rows.get((group, bare), ()) if not key]
+    value = read_value(words[1]) if len(words) > 1 else None
+    if isinstance(value, dict):
+        found = [(key, row) for key, row in found if not key or look_up(value, key) is not None]
     return "\n".join(f"{key and f'{key}: '}{row['reason']} ({row['source']})" for key, row in found)
 
 

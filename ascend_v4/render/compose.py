@@ -147,10 +147,14 @@ def secret_files(processes: list[Process]) -> dict[str, tuple[str, str]]:
 
 
 def mounted(processes: list[Process]) -> list[dict[str, str]]:
-    """Return where a container finds its secrets: the same path as on the host."""
+    """Return where a container finds its secrets: the same path as on the host, once each.
+
+    Two variables may hold one key, those of the servers and of the image's proxy.
+    """
+    files = {path: key for key, (_, path) in sorted(secret_files(processes).items(), reverse=True)}
     return [
         {"source": key, "target": literal(path)}
-        for key, (_, path) in sorted(secret_files(processes).items())
+        for path, key in sorted(files.items(), key=lambda item: item[1])
     ]
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "fabric_reason",
     "fabric_row",
     "merged_needs",
+    "named_files",
     "needs_of",
     "refuse_docker",
     "remove_command",

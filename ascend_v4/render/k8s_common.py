@@ -12,7 +12,7 @@ from ascend_v4.topology.deployment import Deployment
 
 from .bash import grace_of
 from .common import resource_name
-from .docker import fabric_row, needs_of
+from .docker import fabric_row, named_files, needs_of
 from .k8s_probe import FOLDER, PROBE
 from .targets import RenderOptions
 from .yamltext import Noted
@@ -157,7 +157,14 @@ def volumes(
         {"name": "probe", "mountPath": FOLDER, "readOnly": True},
         {"name": "weights", "mountPath": plan.model_path, "readOnly": True},
     ]
+    files = dict.fromkeys(named_files(process))
+    for nth, path in enumerate(files):
+        why = "A variable names it, so the pod waits for a node that has it."
+        made.append({"name": f"file-{nth}", "hostPath": Noted({"path": path, "type": "File"}, why)})
+        mounts.append({"name": f"file-{nth}", "mountPath": path, "readOnly": True})
     for path in needs.mounts:
+        if path in files:
+            continue
         name = resource_name("host", path.strip("/").replace("/", "-").replace(".", "-").lower())
         name = name.replace("_", "-")
         made.append({"name": name, "hostPath": {"path": path}})

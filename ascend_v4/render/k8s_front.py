@@ -26,6 +26,8 @@ from .yamltext import Noted
 
 __all__ = ["around", "pod_monitor"]
 
+#: Kubernetes' name of the node, as in alerts and legends.
+NODE = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
 PYTHON_IMAGE = "python:3.12-slim"
 #: The name of the router's second port, and of its scrape job as in prometheus.yml.
 METRICS, JOB = "metrics", "vllm-router"
@@ -97,6 +99,7 @@ def pod_monitor(
             }
             for label, source in named.items()
         ),
+        NODE,
     ]
     endpoint = {
         "path": "/metrics",
@@ -123,7 +126,7 @@ def router_endpoint() -> dict[str, Any]:
             "sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_instance"],
             "targetLabel": "deployment",
         },
-        {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"},
+        NODE,
         {"targetLabel": "job", "replacement": JOB},
     ]
     return {"port": METRICS, "path": "/metrics", "interval": "15s", "relabelings": relabelings}

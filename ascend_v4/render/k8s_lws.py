@@ -54,6 +54,7 @@ def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
     """Return what to say about pods that are not privileged, and about an API without a key."""
     found = [] if options.privileged else unprivileged(deployment)
     found += missing_resource(deployment, options)
+    found += address_of_pods(deployment)
     if not secret_name(deployment, options):
         found.append(
             Finding(
@@ -77,6 +78,23 @@ def notes(deployment: Deployment, options: RenderOptions) -> list[Finding]:
             )
         )
     return found
+
+
+def address_of_pods(deployment: Deployment) -> list[Finding]:
+    """Return that pods on the node's network take the node's address, whatever the file says."""
+    named = [planned.node for planned in deployment.nodes if planned.node.interface]
+    if not named or len(deployment.nodes) < 2:
+        return []
+    return [
+        Finding(
+            "pod-address",
+            "info",
+            "pods use the address that Kubernetes knows a node by (status.podIP), not that of the"
+            f" topology; it must be one of interface {named[0].interface}",
+            "kubelet --node-ip on nodes where it is not",
+            "https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/",
+        )
+    ]
 
 
 def render(deployment: Deployment, options: RenderOptions) -> dict[str, str]:

@@ -23,6 +23,7 @@ from .yamltext import document
 __all__ = ["notes", "render"]
 
 SBATCH = "https://slurm.schedmd.com/sbatch.html"
+MEMORY = f"{SBATCH}#OPT_mem"
 
 #: Accounts, limits and the name of the devices are the site's.
 YOURS = ("*.sbatch",)
@@ -125,6 +126,8 @@ def directives(deployment: Deployment, options: RenderOptions) -> list[str]:
         "#SBATCH --ntasks-per-node=1",
         "# Ports, shared memory and HCCL's buffers are the node's: nothing else may run there.",
         "#SBATCH --exclusive",
+        f"# --exclusive alone gives the site's default memory; 0 is all of a node's ({MEMORY}).",
+        "#SBATCH --mem=0",
         *device_lines(deployment),
         "# A serving job ends at its limit; raise it to the partition's (sinfo -o '%P %l').",
         f"#SBATCH --time={TIME_LIMIT}",

@@ -82,13 +82,14 @@ def unit_word(text: str) -> str:
 def unit_lines(deployment: Deployment, planned: NodePlan) -> list[str]:
     """Return the [Unit] section: give up after a few failures in an hour."""
     name = deployment.topology.name
+    docker = " docker.service" if deployment.topology.runtime != "native" else ""
     return [
         "[Unit]",
         f"Description=ascend-v4 {name} on {planned.node.name}"
         f" ({planned.plan.checkpoint}, {planned.plan.engine} {planned.plan.engine_version})",
         "Documentation=https://github.com/vllm-project/vllm-ascend",
         "Wants=network-online.target",
-        "After=network-online.target",
+        f"After=network-online.target{docker}",
         f"RequiresMountsFor={unit_word(planned.plan.model_path)}",
         "StartLimitIntervalSec=3h",
         "StartLimitBurst=3",

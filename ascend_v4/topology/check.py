@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from ascend_v4.catalog.load import Catalog, Row
-from ascend_v4.core.conditions import applies, evaluate
+from ascend_v4.core.conditions import applies, evaluate, paths_of
 from ascend_v4.core.finding import Evidence, Finding, refusing, worst_first
 from ascend_v4.core.rules import fill
 from ascend_v4.errors import AscendV4Error, ExitCode
+from ascend_v4.lint.verdict import FLAG_OF_FACT
 
 from .deploy import Draft, chosen, drafted, gathered, request_of
 from .deployment import Deployment
@@ -24,7 +25,7 @@ from .planned_subjects import compiled_of, layout_subjects, router_subject, subj
 from .read import TopologyError, TopologyFile, problem
 from .subjects import Plain, Subject, subjects_of_file
 from .wording import in_file, in_file_words
-from .written import name_findings, places_of_rule
+from .written import name_findings, places_of_rule, written_at
 
 __all__ = ["Checked", "check_topology", "planned", "refuse", "verdict"]
 
@@ -110,7 +111,7 @@ def checked_file(file: TopologyFile, catalog: Catalog, models: str) -> Checked:
     """Return what :func:`check_topology` does; unknown words raise as the catalog has them."""
     plain = Plain(file.topology, catalog)
     check_words(file, plain)
-    book = Book(catalog, file.lines)
+    book = Book(catalog, file)
     book.judge(subjects_of_file(plain))
     if book.stopped:
         return Checked(book.findings())
@@ -172,14 +173,16 @@ def attempt(call: Callable[[], object], lines: Lines, path: Path) -> list[Findin
 class Book:
     """Judges subjects by the rules of the catalog and keeps what they break."""
 
-    def __init__(self, catalog: Catalog, lines: Lines) -> None:
+    def __init__(self, catalog: Catalog, file: TopologyFile) -> None:
         """Take the rules by what they judge."""
-        self.catalog, self.lines = catalog, lines
+        self.catalog, self.lines, self.topology = catalog, file.lines, file.topology
         self.rules: dict[str, list[Row]] = {}
         for row in catalog.table("deployment_rules"):
             self.rules.setdefault(row["subject"], []).append(row)
         self.broken: dict[str, tuple[Row, list[Subject]]] = {}
         self.notes: list[Finding] = []
+        #: Rules that say no more than another finding does, each with its group, None for all.
+        self.covered: set[tuple[str, int | None]] = set()
 
     @property
     def stopped(self) -> bool:
@@ -200,25 +203,43 @@ class Book:
 
         Those are what the file states of what the rule looks at, else the group itself.
         """
+        covers = {r["id"]: r["covers"] for r in self.catalog.table("rules") if "covers" in r}
+        every = list(notes_of(draft))
+        for note, group, _ in every:
+            self.covered |= {(name, group) for name in covers.get(note.id, ())}
+        for row, subjects in self.broken.values():
+            self.cover(row, subjects)
         found: dict[Finding, list[Path]] = {}
-        for note, path in notes_of(draft):
-            found.setdefault(note, []).append(path)
-        covered = {name for row, _ in self.broken.values() for name in row.get("covers", ())}
+        for note, group, path in every:
+            if not self.covered & {(note.id, group), (note.id, None)}:
+                found.setdefault(note, []).append(path)
         for note, paths in found.items():
-            if note.id not in covered:
-                seen = dict.fromkeys(self.lines.evidence(path) for path in paths)
-                self.notes.append(replace(note, evidence=tuple(seen)[:PLACES]))
+            seen = dict.fromkeys(self.lines.evidence(path) for path in paths)
+            self.notes.append(replace(note, evidence=tuple(seen)[:PLACES]))
+
+    def cover(self, row: Row, subjects: list[Subject]) -> None:
+        """Note what a broken rule would only say again, in the groups where it is broken."""
+        for subject in subjects:
+            groups: list[int | None] = [*subject.groups] or [None]
+            self.covered |= {(name, at) for name in row.get("covers", ()) for at in groups}
 
     def findings(self) -> tuple[Finding, ...]:
         """Return every finding, the gravest first, in the order of the catalog."""
-        covered = {name for row, _ in self.broken.values() for name in row.get("covers", ())}
+        for row, subjects in self.broken.values():
+            self.cover(row, subjects)
         order = [row["id"] for row in self.catalog.table("deployment_rules")]
         found: list[Finding] = []
         for ident in sorted(self.broken, key=order.index):
             row, subjects = self.broken[ident]
-            if ident not in covered:
-                found += self.told(row, subjects)
+            left = [s for s in subjects if not self.is_covered(ident, s)]
+            found += self.told(row, left) if left else ()
         return tuple(worst_first([*found, *self.notes]))
+
+    def is_covered(self, ident: str, subject: Subject) -> bool:
+        """Whether another finding of the same groups, or of the whole, says it already."""
+        groups = subject.groups
+        inside = bool(groups) and all((ident, place) in self.covered for place in groups)
+        return inside or (ident, None) in self.covered
 
     def told(self, row: Row, subjects: list[Subject]) -> Iterator[Finding]:
         """Yield a rule's findings: one for each cause, or one for all together."""
@@ -235,25 +256,46 @@ class Book:
         """Return the lines of subjects that break a rule."""
         paths: list[Path] = []
         for subject in subjects[:PLACES]:
-            at = row.get("at", "")
-            key: Path = (*subject.path, *at.split(".")) if at else subject.path
-            paths.append(subject.places.get(at, key))
-            paths += [path for path in subject.also if self.lines.has(path)]
+            paths += self.stated(row, subject) or self.places(row.get("at", ""), subject)
         return tuple(dict.fromkeys(self.lines.evidence(path) for path in paths))
 
+    def stated(self, row: Row, subject: Subject) -> list[Path]:
+        """Return where the file states what a rule compares of two sides, and each silent side."""
+        found: list[Path] = []
+        silent = dict(subject.sides)
+        for path in paths_of(row["condition"]) if subject.sides else ():
+            side, _, fact = path.partition(".")
+            at = written_at(self.topology, subject.sides[side], FLAG_OF_FACT.get(fact, fact))
+            if at:
+                found.append(at)
+                silent.pop(side, None)
+        rest: list[Path] = [("groups", place) for place in silent.values()]
+        return [*dict.fromkeys(found), *rest] if found else []
 
-def notes_of(draft: Draft) -> Iterator[tuple[Finding, Path]]:
-    """Yield what is wrong with each group's own launch, with the places in the file."""
+    def places(self, at: str, subject: Subject) -> list[Path]:
+        """Return the key of a rule in the parts of a subject: first of those that have it."""
+        if at in subject.places:
+            return [subject.places[at], *filter(self.lines.has, subject.also)]
+        parts = [subject.path, *filter(self.lines.has, subject.also)]
+        keyed = [(*part, *at.split(".")) if at else part for part in parts]
+        having = [path in self.lines.numbers for path in keyed]
+        first = [path for path, has in zip(keyed, having, strict=True) if has]
+        rest = [part for part, has in zip(parts, having, strict=True) if not has]
+        return [*first, *rest]
+
+
+def notes_of(draft: Draft) -> Iterator[tuple[Finding, int, Path]]:
+    """Yield what is wrong with each group's own launch, with the group and places in the file."""
     topology, catalog = draft.topology, draft.catalog
     for place, group in enumerate(topology.groups):
         for compiled in draft.compiled[group.name]:
             for note in [*compiled.plan.notes, *fit_notes(draft, place, compiled)]:
                 stated = places_of_rule(topology, place, note.id, catalog)
                 for path in stated or [("groups", place)]:
-                    yield in_file(note), path
+                    yield in_file(note), place, path
         head, request = compiled_of(draft, group), request_of(topology, group)
         for finding, path in name_findings(topology, place, request, head, catalog):
-            yield in_file(finding), path
+            yield in_file(finding), place, path
 
 
 def fit_notes(draft: Draft, place: int, compiled: Any) -> list[Finding]:

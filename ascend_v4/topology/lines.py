@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,18 @@ import yaml
 
 from ascend_v4.core.finding import Evidence
 
-from .variables import read_variables
+from .variables import TEXT, read_variables
 
 __all__ = ["BadYaml", "Lines", "Path", "load"]
 
 Path = tuple[str | int, ...]
+INTEGER = "tag:yaml.org,2002:int"
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 #: libyaml's composer calls itself for each level and would overflow the stack; a topology
 #: needs six levels.
 DEEPEST = 40
+#: What libyaml 0.2.6 and later says by itself, ahead of our count.
+TOO_DEEP = "nesting depth"
 #: The C loader is about ten times as quick; where PyYAML was built without it, its own.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -103,6 +108,8 @@ def bad(error: yaml.YAMLError, text: str) -> BadYaml:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is not None:
         cause = getattr(error, "problem", None) or getattr(error, "context", None)
+        if TOO_DEEP in str(cause):
+            return BadYaml(f"nested deeper than {DEEPEST} levels", mark.line + 1)
         return BadYaml(f"not valid YAML: {cause}", mark.line + 1)
     position = getattr(error, "position", 0)
     reason = getattr(error, "reason", None) or " ".join(str(error).split())
@@ -122,6 +129,7 @@ def walk(
         return
     if isinstance(node, yaml.CollectionNode):
         seen.add(id(node))
+    as_written(node)
     for part, mark, child in children(node):
         below = (*path, path_name(part, path))
         if below in numbers and isinstance(node, yaml.MappingNode):
@@ -135,10 +143,27 @@ def children(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:merge":
+                check_key(key)
                 yield str(key.value), key.start_mark.line + 1, value
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield index, item.start_mark.line + 1, item
+
+
+def as_written(node: yaml.Node) -> None:
+    """Make a whole number that isn't plainly decimal the text it is written as.
+
+    YAML 1.1 takes ``010`` for eight and ``2:13`` for 133; nobody who writes a port means that.
+    """
+    if node.tag == INTEGER and not DECIMAL.fullmatch(node.value):
+        node.tag = TEXT
+
+
+def check_key(key: yaml.Node) -> None:
+    """Raise BadYaml for a key that YAML reads as a number, a date, a yes or no, or nothing."""
+    if isinstance(key, yaml.ScalarNode) and key.tag != TEXT:
+        cause = f"a key must be text, not {key.value or 'nothing'}; put it in quotes"
+        raise BadYaml(cause, key.start_mark.line + 1)
 
 
 def path_name(key: str | int, path: Path) -> str | int:

@@ -13,13 +13,31 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-__all__ = ["NAME", "Group", "Node", "Options", "Router", "Topology", "json_schema"]
+__all__ = [
+    "INTERFACE",
+    "LINE",
+    "NAME",
+    "Group",
+    "Node",
+    "Options",
+    "Router",
+    "Topology",
+    "json_schema",
+]
 
+#: Ranks, replicas and devices beyond any cluster: a slip of the keyboard, not a plan to make.
+MOST = 65536
+#: One line of text: a line break would begin another line of a unit, a script or an env file.
+LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+#: What Linux calls network interfaces, and no shell or env file reads otherwise.
+INTERFACE = r"^[A-Za-z0-9_.-]{0,15}$"
 #: Names become file, container, unit and Kubernetes names, so they follow RFC 1123.
 NAME = r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=NAME)]
+Line = Annotated[str, Field(pattern=LINE)]
+Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
 PortNumber = Annotated[int, Field(ge=1, le=65535, strict=True)]
-Positive = Annotated[int, Field(ge=1, strict=True)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
 
 
 class LaunchOptions(TypedDict, total=False):
@@ -37,14 +55,14 @@ class LaunchOptions(TypedDict, total=False):
     spec: Literal["none", "mtp", "dspark"]
     prefix_caching: Annotated[bool, Field(strict=True)]
     fused_mc2: Annotated[bool, Field(strict=True)]
-    tensor_parallel_size: Positive
-    data_parallel_size: Positive
+    tensor_parallel_size: Count
+    data_parallel_size: Count
     max_num_seqs: Positive
     max_num_batched_tokens: Positive
     block_size: Positive
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
-    served_model_name: str
-    api_key_file: str
+    served_model_name: Line
+    api_key_file: Line
 
 
 def with_underscores(options: Any) -> Any:
@@ -62,14 +80,14 @@ def number_as_text(value: Any) -> Any:
     return str(value) if type(value) in (int, float) else value
 
 
-#: Variables of the environment; a line break would not survive the unit and env files.
+#: Variables of the environment.
 Env = dict[
     Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
     Annotated[
         str,
         BeforeValidator(number_as_text),
-        Field(pattern=r"^[^\x00-\x1f\x7f]*$"),
-        WithJsonSchema({"type": ["string", "number"], "pattern": r"^[^\x00-\x1f\x7f]*$"}),
+        Field(pattern=LINE),
+        WithJsonSchema({"type": ["string", "number"], "pattern": LINE}),
     ],
 ]
 
@@ -84,13 +102,15 @@ class Node(Strict):
     """One machine. ``devices`` counts logical devices (dies on A3), all of them by default."""
 
     name: Name
-    address: Annotated[str, Field(min_length=1, description="IP address on the data network")]
-    chip: str | None = Field(
+    address: Annotated[Line, Field(min_length=1, description="IP address on the data network")]
+    chip: Line | None = Field(
         default=None, description="chip of this node, the topology's by default"
     )
-    devices: Positive | None = None
-    interface: str = Field(default="", description="interface of the address, such as enp67s0")
-    connect: str | None = Field(
+    devices: Count | None = None
+    interface: Annotated[str, Field(pattern=INTERFACE)] = Field(
+        default="", description="interface of the address, such as enp67s0"
+    )
+    connect: Line | None = Field(
         default=None,
         description="how `cluster` reaches the node: an ssh destination (user@host), `local`, or"
         " a command to prefix (`exec: …`); the address over ssh by default",
@@ -103,20 +123,20 @@ class Group(Strict):
     name: Name
     role: Literal["mixed", "prefill", "decode"] = "mixed"
     nodes: Annotated[list[Name], Field(min_length=1)]
-    replicas: Positive = 1
-    data_parallel_size: Positive | None = None
-    tensor_parallel_size: Positive | None = None
+    replicas: Count = 1
+    data_parallel_size: Count | None = None
+    tensor_parallel_size: Count | None = None
     load_balancing: Literal["internal", "hybrid", "external"] | None = None
-    devices: Positive | None = Field(
+    devices: Count | None = Field(
         default=None, description="logical devices of each node for this group, all by default"
     )
-    first_device: Annotated[int, Field(ge=0, strict=True)] = 0
+    first_device: Annotated[int, Field(ge=0, le=MOST, strict=True)] = 0
     port: PortNumber | None = None
     options: Options = Field(
         default_factory=lambda: LaunchOptions(),
         description="launch options of this group: max_num_seqs, context, …",
     )
-    extra: list[str] = Field(default_factory=list, description="arguments after --, as on serve")
+    extra: list[Line] = Field(default_factory=list, description="arguments after --, as on serve")
     env: Env = Field(
         default_factory=dict,
         description="variables of this group's servers, over those of all",
@@ -134,12 +154,12 @@ class Router(Strict):
 
     kind: Literal["auto", "vllm-router", "proxy", "none"] = "auto"
     node: Name | None = Field(default=None, description="the first node by default")
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: Line = Field(default="127.0.0.1", description="address to listen on")
     port: PortNumber = 8000
     metrics_port: PortNumber | None = Field(
         default=None, description="Prometheus port of vllm-router; 29000 by default"
     )
-    extra: list[str] = Field(default_factory=list, description="arguments added to the router's")
+    extra: list[Line] = Field(default_factory=list, description="arguments added to the router's")
 
 
 class Topology(Strict):
@@ -148,17 +168,17 @@ class Topology(Strict):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: Name
     profile: Literal["ascend", "cuda", "cpu"] | None = None
-    chip: str | None = None
-    engine_version: str | None = None
-    image: str | None = Field(
+    chip: Line | None = None
+    engine_version: Line | None = None
+    image: Line | None = Field(
         default=None, description="ubuntu or openeuler: the official one; or NAME:TAG of another"
     )
     runtime: Literal["native", "docker", "auto"] = "native"
-    model: str = "flash"
-    model_dir: str | None = Field(
+    model: Line = "flash"
+    model_dir: Line | None = Field(
         default=None, description="directory of the weights on every node"
     )
-    connector: str | None = Field(default=None, description="KV connector of prefill and decode")
+    connector: Line | None = Field(default=None, description="KV connector of prefill and decode")
     kv_pool: KvPool | None = Field(default=None, description="KV that all replicas share")
     options: Options = Field(default_factory=lambda: LaunchOptions())
     env: Env = Field(default_factory=dict, description="variables of every server: NAME: value")

@@ -45,13 +45,17 @@ class PortBook:
     """Hands out each port of a node once, from a first number upwards."""
 
     taken: set[tuple[str, int]] = field(default_factory=set)
+    #: Where the last search for the same ended: nothing below is free, for no port is given back.
+    ends: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def take(self, nodes: Sequence[str], first: int, width: int = 1, step: int = 1) -> int:
         """Return the first of ``width`` ports that are free on every one of the nodes."""
-        port = first
+        search = (*nodes, first, width, step)
+        port = self.ends.get(search, first)
         while any((node, port + n) in self.taken for node in nodes for n in range(width)):
             port += step
         self.taken |= {(node, port + n) for node in nodes for n in range(width)}
+        self.ends[search] = port
         return port
 
 

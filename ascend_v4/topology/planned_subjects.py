@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ascend_v4.catalog.load import Row
-from ascend_v4.core.conditions import look_up
+from ascend_v4.core.conditions import applies, look_up
+from ascend_v4.core.connectors import foreign
 from ascend_v4.core.launch import parse_flags
 from ascend_v4.errors import AscendV4Error
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from .place import GroupSizes
 
 __all__ = ["layout_subjects", "router_subject", "subjects_of_draft"]
+
+
+#: The launch paths that state a port, by the port's use.
+API = "OpenAI-compatible API"
+PATH_OF_USE = {"KV transfer": "flag.kv-transfer-config.kv_port"}
 
 
 def subjects_of_draft(plain: Plain, draft: Draft) -> Iterator[Subject]:
@@ -77,16 +83,17 @@ def router_subject(
         try:
             silent = asks_no_key(router_row(topology, first, plain.catalog))
         except AscendV4Error:
-            known = dict.fromkeys(
-                c for r in plain.catalog.table("routers") for c in r["connectors"]
-            )
-            found, hint = False, f"; the connectors with a router are {', '.join(known)}"
+            found, hint = False, router_hint(first["engine"], plain)
     host = topology.router.host
     return Subject(
         "router",
         {
             "kind": topology.router.kind,
             "connector": first.get("kv_connector", "none"),
+            **foreign(first.get("kv_connector"), first, plain.catalog),
+            "engine": first["engine"],
+            "version": first["version"],
+            "usual_connector": usual_connector(first, plain),
             "wanted": node is not None,
             "found": found,
             "hint": hint,
@@ -101,7 +108,30 @@ def router_subject(
             "node": node.name if node else "",
         },
         ("router",),
+        {
+            "connector": ("connector",),
+            "kind": ("connector",) if topology.router.kind == "auto" else ("router", "kind"),
+        },
     )
+
+
+def router_hint(engine: str, plain: Plain) -> str:
+    """Return the connectors of an engine that a router speaks, as the end of a sentence."""
+    rows = plain.catalog.table("routers")
+    rows = [row for row in rows if row.get("when", {}).get("engine", engine) == engine]
+    known = dict.fromkeys(name for row in rows for name in row["connectors"] if name != "none")
+    return f"; those with a router are {', '.join(known)}"
+
+
+def usual_connector(facts: Mapping[str, Any], plain: Plain) -> str:
+    """Return the connector of a deployment that asks for none."""
+    unasked = {**facts, "connector": ""}
+    rows = [
+        row
+        for row in plain.catalog.table("choices")
+        if row["set"] == "kv_connector" and applies(row.get("when", {}), unasked, plain.catalog)
+    ]
+    return str(rows[-1]["value"]) if rows else "none"
 
 
 def node_at(plain: Plain, host: str) -> str:
@@ -130,7 +160,8 @@ def pair_subjects(draft: Draft) -> Iterator[Subject]:
             "prefill": f"group {p.name}",
             "decode": f"group {d.name}",
         }
-        yield Subject("pair", facts, ("groups", d_place), also=(("groups", p_place),))
+        sides = {"p": p_place, "d": d_place}
+        yield Subject("pair", facts, ("groups", d_place), {}, (("groups", p_place),), sides)
 
 
 def replica_subjects(draft: Draft) -> Iterator[Subject]:
@@ -227,11 +258,17 @@ class Ports:
         for place, group in enumerate(draft.topology.groups):
             for placement, process in draft.placed[group.name]:
                 for port in process.ports:
-                    self.claim(placement.node, port, process.name, ("groups", place))
+                    self.claim(placement.node, port, process.name, self.of_group(place, port))
         if draft.router is not None:
             node, process = draft.router
             for port in process.ports:
-                self.claim(node.name, port, "the router", ("router",))
+                key = "port" if port == process.ports[0] else "metrics_port"
+                self.claim(node.name, port, "the router", ("router", key))
+
+    def of_group(self, place: int, port: Port) -> Path:
+        """Return where the file states a port of a group, the group's key where it doesn't."""
+        stated = written_at(self.draft.topology, place, PATH_OF_USE.get(port.use, ""))
+        return stated or ("groups", place, "port" if port.use == API else port.use)
 
     def claim(self, node: str, port: Port, process: str, path: Path) -> None:
         """Note that a process listens on a port, or on a range of them."""

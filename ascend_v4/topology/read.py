@@ -192,6 +192,8 @@ def meant(loc: Path, data: Mapping[str, Any]) -> str:
 def wants(detail: ErrorDetails) -> str:
     """Return what a value must be."""
     about = detail.get("ctx", {})
+    if detail["type"] == "string_pattern_mismatch":
+        return "must be " + of_pattern(about["pattern"])
     says = {
         "greater_than_equal": "must be at least {ge}",
         "less_than_equal": "must be at most {le}",
@@ -199,7 +201,6 @@ def wants(detail: ErrorDetails) -> str:
         "literal_error": "must be {expected}",
         "string_type": "must be text (in quotes where it looks like a number)",
         "string_too_short": "must not be empty",
-        "string_pattern_mismatch": "must be up to 42 lower-case letters, digits and inner dashes",
         "list_type": "must be a list",
         "int_type": "must be a whole number",
         "bool_type": "must be true or false",
@@ -209,7 +210,19 @@ def wants(detail: ErrorDetails) -> str:
         "dict_type": "must be a mapping of keys",
     }
     said = says.get(detail["type"])
+    if detail["type"] == "int_type" and isinstance(detail["input"], str):
+        return "must be a whole number, in plain decimals"
     return said.format(**about) if said else f"is wrong: {detail['msg']}"
+
+
+def of_pattern(pattern: str) -> str:
+    """Return what a text must be to fit a pattern of the model."""
+    from .model import INTERFACE, LINE
+
+    return {
+        LINE: "one line of text",
+        INTERFACE: "the name of an interface: up to 15 letters, digits, dots, dashes, underscores",
+    }.get(pattern, "up to 42 lower-case letters, digits and inner dashes")
 
 
 def shown(value: Any) -> str:

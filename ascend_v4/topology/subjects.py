@@ -23,6 +23,7 @@ from .lines import Path
 from .model import Group, Node, Topology
 from .place import replicas_on_node
 from .variables import looks_secret
+from .words import word_at
 
 __all__ = ["Plain", "Subject", "address_kind", "same_address", "subjects_of_file"]
 
@@ -40,7 +41,8 @@ class Subject:
     """One thing that rules judge: its kind, its facts and where it stands in the file.
 
     ``places`` are paths that a rule's ``at`` may name, ``also`` those of other parts that
-    belong to the same cause.
+    belong to the same cause. ``sides`` are the groups of a pair by the head of their facts,
+    so that each fact's own line is found.
     """
 
     kind: str
@@ -48,6 +50,13 @@ class Subject:
     path: Path = ()
     places: Mapping[str, Path] = field(default_factory=dict)
     also: tuple[Path, ...] = ()
+    sides: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> set[int]:
+        """Return the places of the groups that the subject lies in; none for the whole."""
+        paths = (self.path, *self.also)
+        return {int(path[1]) for path in paths if path[:1] == ("groups",) and len(path) > 1}
 
 
 @dataclass(frozen=True)
@@ -250,7 +259,8 @@ def group_around(plain: Plain, group: Group) -> str:
 def flag_subjects(group: Group, place: int) -> Iterator[Subject]:
     """Yield the flags that a group adds."""
     for flag in parse_flags(tuple(group.extra)):
-        yield Subject("flag", {"group": group.name, "flag": flag}, ("groups", place))
+        places: dict[str, Path] = {"extra": ("groups", place, "extra", word_at(group, flag) or 0)}
+        yield Subject("flag", {"group": group.name, "flag": flag}, ("groups", place), places)
 
 
 def variable_subjects(plain: Plain) -> Iterator[Subject]:
@@ -276,18 +286,27 @@ def variable_subjects(plain: Plain) -> Iterator[Subject]:
 
 
 def path_subjects(plain: Plain) -> Iterator[Subject]:
-    """Yield the paths that the file states, of weights and of keys."""
+    """Yield the paths that the file states: of weights, of keys, of files of variables."""
     topology = plain.topology
     stated: list[tuple[Path, str | None]] = [(("model_dir",), topology.model_dir)]
     stated.append((("options", "api_key_file"), topology.options.get("api_key_file")))
     for place, group in enumerate(topology.groups):
         key: Path = ("groups", place, "options", "api_key_file")
         stated.append((key, group.options.get("api_key_file")))
+    variables = {r["name"] for r in plain.catalog.table("variables") if r.get("on_host")}
+    envs: list[tuple[Path, Mapping[str, str]]] = [(("env",), topology.env)]
+    envs += [(("groups", n, "env"), group.env) for n, group in enumerate(topology.groups)]
+    stated += [((*at, name), env[name]) for at, env in envs for name in env if name in variables]
     profile = plain.chip(topology.nodes[0])["profile"]
     for path, value in stated:
         if value is not None:
-            absolute = value.startswith("/")
-            facts = {"key": path[-1], "value": value, "absolute": absolute, "profile": profile}
+            facts = {
+                "key": path[-1],
+                "value": value,
+                "absolute": value.startswith("/"),
+                "colon": ":" in value,
+                "profile": profile,
+            }
             yield Subject("path", facts, path)
 
 

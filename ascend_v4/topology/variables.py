@@ -8,7 +8,7 @@ from itertools import chain
 
 import yaml
 
-__all__ = ["looks_secret", "read_variables"]
+__all__ = ["TEXT", "looks_secret", "read_variables"]
 
 #: Names of what nobody else may read. A file or a directory that holds it is no secret.
 SECRET = re.compile(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ascend_v4.catalog.load import Catalog
 from ascend_v4.core.finding import Finding
-from ascend_v4.core.launch import flag_name, is_flag
 from ascend_v4.core.request import OPTION_NAMES, LaunchRequest
 from ascend_v4.core.resolve import resolve
 from ascend_v4.lint.known import check_names
@@ -18,7 +17,8 @@ from ascend_v4.lint.target import Target
 from ascend_v4.lint.verdict import FLAG_OF_FACT, rule_paths, unsaid
 
 from .lines import Path
-from .model import Group, Topology
+from .model import Topology
+from .words import word_at
 
 if TYPE_CHECKING:
     from ascend_v4.core.compiler import Compiled
@@ -48,18 +48,6 @@ def written_at(topology: Topology, place: int, path: str) -> Path | None:
         (option in topology.options, ("options", option)),
     ]
     return next((where for stated, where in places if stated), None)
-
-
-def word_at(group: Group, name: str) -> int | None:
-    """Return the index of the last word of a group's extra that states a flag, or a key of it."""
-    head, *keys = name.split(".")
-    found = None
-    for index, word in enumerate(group.extra):
-        flag = flag_name(word.partition("=")[0]) if is_flag(word) else ""
-        value = " ".join(group.extra[index : index + 2])
-        if flag == name or (flag == head and all(f'"{key}"' in value for key in keys)):
-            found = index
-    return found
 
 
 def places_of_rule(topology: Topology, place: int, ident: str, catalog: Catalog) -> list[Path]:

@@ -59,3 +59,31 @@ def test_json_that_the_shell_took_apart_is_refused() -> None:
     assert (caught.value.kind, caught.value.message) == (
         "not-json", "--additional-config after -- starts like JSON and isn't: {a: 1}"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("5", 5), ("0.5", 0.5), ("true", True), ("null", None), ('"5"', "5"), ("mtp", "mtp"),
+        ("4k", 4000), ("4K", 4096), ("25.6k", 25600), ("1.5K", "1.5K"), ("1.5", 1.5), ("2G", 2**31),
+        ('{"a": 1}', {"a": 1}), ("[1, 2]", [1, 2]), ("010", 10), ("9" * 20, int("9" * 20)),
+    ],
+)  # fmt: skip
+def test_dotted_values_are_read_as_vllm_reads_them(typed, read):
+    """vllm/utils/argparse_utils.py:441: JSON, else a number with a suffix, else text."""
+    assert parse_flags(["--speculative-config.key", typed]) == {"speculative-config": {"key": read}}
+    assert parse_flags([f"--speculative-config.key={typed}"]) == {
+        "speculative-config": {"key": read}
+    }
+
+
+def test_a_dotted_list_grows_by_plus_and_plain_flags_stay_text():
+    assert parse_flags(["--additional-config.layers+", "a,b"]) == {
+        "additional-config": {"layers": ["a", "b"]}
+    }
+    assert parse_flags(["--max-num-seqs", "5"]) == {"max-num-seqs": "5"}
+
+
+def test_dotted_numbers_reach_the_engine_as_numbers():
+    tokens = ["--speculative-config.num_speculative_tokens", "5"]
+    assert to_argv(parse_flags(tokens)) == ["--speculative-config", '{"num_speculative_tokens": 5}']

@@ -94,6 +94,7 @@ SMALL = Catalog(
             }
         ],
         "recipes": [],
+        "connectors": [],
         "rules": [
             {
                 "id": "mode-needs-need",

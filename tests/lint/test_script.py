@@ -49,7 +49,7 @@ def test_json_single_quoted_double_quoted_and_escaped():
         " --additional-config.d 4\n"
     )
     assert launched.flags == {
-        "additional-config": {"a": {"b": True}, "c": 1, "d": "4"},
+        "additional-config": {"a": {"b": True}, "c": 1, "d": 4},
         "speculative-config": {"method": "mtp"},
         "compilation-config": {"cudagraph_mode": "FULL"},
     }

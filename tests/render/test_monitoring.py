@@ -52,6 +52,11 @@ def recorded() -> dict[str, set[str]]:
     return found
 
 
+def test_no_expression_makes_a_healthy_zero_of_a_missing_series():
+    """Without the exporter, or its label, a panel must say that it knows nothing."""
+    assert [expr for expr in expressions() if "vector(" in expr] == []
+
+
 def expressions() -> list[str]:
     """Return every expression of the catalog."""
     known = rendering_catalog()

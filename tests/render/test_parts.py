@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from ascend_v4.catalog.load import catalog
 from ascend_v4.core.compiler import compile_plan
+from ascend_v4.core.conditions import look_up
+from ascend_v4.core.launch import read_value
 from ascend_v4.core.request import LaunchRequest
 from ascend_v4.errors import AscendV4Error, ExitCode
-from ascend_v4.render.common import resource_name
+from ascend_v4.render.common import argv_lines, flag_reason, reason, resource_name
 from ascend_v4.render.k8s_pods import HEAD, OWN, fitted, line, pods_of
 from ascend_v4.render.single import topology_of
 from ascend_v4.render.targets import RenderOptions, render
@@ -140,3 +142,28 @@ def test_several_nodes_need_their_addresses():
     with pytest.raises(AscendV4Error) as caught:
         topology_of(LaunchRequest(chip="a3", nodes=2))
     assert (caught.value.code, caught.value.kind) == (ExitCode.USAGE, "needs-topology")
+
+
+@pytest.mark.parametrize("case", ["a3-1p1d", "pro-2xa3", "pd-h200"])
+def test_reasons_are_of_keys_that_stand(case):
+    """A row that takes a key away, such as graphs on prefill nodes, takes its reason along."""
+    whole = deployment(case)
+    for _, process in whole.processes():
+        for words in argv_lines(process)[1:]:
+            value = read_value(words[1]) if len(words) > 1 else None
+            if isinstance(value, dict):
+                lines = flag_reason(whole, process, words).splitlines()
+                keys = [line.split(": ")[0] for line in lines]
+                missing = [k for k in keys if " " not in k and look_up(value, k) is None]
+                assert missing == [], (process.name, words[0])
+
+
+def test_a_prefill_node_is_told_why_fused_mc2_is_off_there():
+    whole = deployment("a3-1p1d")
+    said = {
+        process.role: reason(whole, process, "env.VLLM_ASCEND_ENABLE_FUSED_MC2")
+        for _, process in whole.processes()
+        if process.role != "router"
+    }
+    assert said["prefill"].startswith("off, as in the tutorials of the pair; their CI")
+    assert said["decode"].startswith("off: it is published for prefill nodes of A3 alone")

@@ -39,6 +39,12 @@ STAND_INS = {
 }
 
 
+def test_a_job_gets_all_memory_of_its_nodes():
+    """--exclusive gives the cores alone; --mem=0 is sbatch's word for all memory of a node."""
+    (text,) = render("slurm", deployment("a3-1p1d"), RenderOptions()).values()
+    assert "\n#SBATCH --exclusive\n" in text and "\n#SBATCH --mem=0\n" in text
+
+
 def script_of(case: str, folder: Path, interface: str = "") -> Path:
     """Write the batch script of a case and return its path."""
     ((name, text),) = render("slurm", deployment(case), RenderOptions()).items()

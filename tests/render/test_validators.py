@@ -176,7 +176,9 @@ def test_pod_monitor(target, case):
     assert [each["port"] for each in others] == ["metrics"] * metrics
     assert not monitor.is_valid(spoilt(made, "spec.podMetricsEndpoints.0.relabeling", []))
     assert not monitor.is_valid(spoilt(made, "spec.selector", None))
-    assert "relabelings" in first
+    for endpoint in (first, *others):
+        named = {each["targetLabel"] for each in endpoint["relabelings"] if "targetLabel" in each}
+        assert {"deployment", "node"} <= named
 
 
 def spoilt(made: dict, path: str, value: object) -> dict:

@@ -87,8 +87,8 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     ),
     "too-many-ranks": (SEVERAL, {"groups.0.data_parallel_size": 4}, ("data_parallel_size: 4",)),
     "idle-devices": (SEVERAL, {"groups.0.tensor_parallel_size": 8}, ("data_parallel_size: 2",)),
-    "placed-flag": (PD, {"groups.1.extra": ["--port", "9000"]}, ("extra:",)),
-    "sized-flag": (PD, {"groups.1.extra": ["-tp", "2"]}, ("extra:",)),
+    "placed-flag": (PD, {"groups.1.extra": ["--port", "9000"]}, ("- --port",)),
+    "sized-flag": (PD, {"groups.1.extra": ["-tp", "2"]}, ("- -tp",)),
     "secret-variable": (PD, {"env.HF_TOKEN": "hf_0123"}, ("HF_TOKEN: …",)),
     "placed-variable": (
         PD, {"groups.1.env.HCCL_IF_IP": "10.0.0.2"}, ("HCCL_IF_IP: 10.0.0.2",)
@@ -101,19 +101,19 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"kv_pool.backend": "mooncake", "env.PYTHONHASHSEED": 0, "groups.1.env.PYTHONHASHSEED": 1},
         ("PYTHONHASHSEED: 1", "PYTHONHASHSEED: 0"),
     ),
-    "port-taken": (PD, {"groups.0.port": 8000, "router.port": 8000}, ("port: 8000", "router:")),
+    "port-taken": (PD, {"groups.0.port": 8000, "router.port": 8000}, ("port: 8000", "port: 8000")),
     "port-collision": (
         PD,
         {"nodes.1": None, "groups.0.nodes": ["p0"], "groups.1.nodes": ["p0"],
          "groups.0.devices": 8, "groups.0.tensor_parallel_size": 2, "groups.1.devices": 8,
          "groups.1.first_device": 8, "groups.1.data_parallel_size": 8,
          "groups.1.extra": kv(kv_port=36002)},
-        ("- name: prefill", "- name: decode"),
+        ("- --kv-transfer-config", "- name: prefill"),
     ),
-    "port-too-high": (PD, {"groups.1.extra": kv(kv_port=65530)}, ("- name: decode",)),
-    "kv-port-range": (PD, {"groups.1.extra": kv(kv_port="30100")}, ("- name: decode",)),
-    "port-of-hccl": (PD, {"router.port": 60000}, ("router:",)),
-    "port-of-hccl-device": (PD, {"router.port": 16666}, ("router:",)),
+    "port-too-high": (PD, {"groups.1.extra": kv(kv_port=65530)}, ("- --kv-transfer-config",)),
+    "kv-port-range": (PD, {"groups.1.extra": kv(kv_port="30100")}, ("- --kv-transfer-config",)),
+    "port-of-hccl": (PD, {"router.port": 60000}, ("port: 60000",)),
+    "port-of-hccl-device": (PD, {"router.port": 16666}, ("port: 16666",)),
     "prefill-without-decode": (PD, {"groups.1": None}, ("- name: prefill",)),
     "decode-without-prefill": (PD, {"groups.0": None}, ("- name: decode",)),
     "mixed-beside-pd": (
@@ -123,41 +123,44 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         ("- name: both",),
     ),
     "pd-release": (PD, {"nodes.1.chip": "h200", "groups.1.data_parallel_size": 8},
-                   ("nodes:", "- name: prefill")),
+                   ("nodes:", "nodes:")),
     "pd-chips": (PD, {"nodes.1.chip": "a2", "groups.1.data_parallel_size": 8},
-                 ("nodes:", "- name: prefill")),
+                 ("nodes:", "nodes:")),
     "pd-block-size": (PD, {"groups.1.options.block_size": 32},
                       ("block_size: 32", "- name: prefill")),
     "pd-connector": (PD, {"groups.1.extra": kv(kv_connector="MooncakeConnectorV1")},
-                     ("extra:", "- name: prefill")),
+                     ("- --kv-transfer-config", "- name: prefill")),
     "pd-kv-dtype": (PD, {"groups.1.extra": ["--kv-cache-dtype", "fp8"]},
-                    ("extra:", "- name: prefill")),
+                    ("- --kv-cache-dtype", "- name: prefill")),
     "pd-tells-decode-tp": (PD, {"groups.0.extra": sizes(decode={"tp_size": 2})},
-                           ("tensor_parallel_size: 1", "- name: prefill")),
+                           ("- --kv-transfer-config", "tensor_parallel_size: 1")),
     "pd-tells-decode-dp": (PD, {"groups.0.extra": sizes(decode={"dp_size": 8})},
-                           ("data_parallel_size: 16", "- name: prefill")),
+                           ("- --kv-transfer-config", "data_parallel_size: 16")),
     "pd-tells-prefill-tp": (PD, {"groups.1.extra": sizes(prefill={"tp_size": 8})},
-                            ("tensor_parallel_size: 1", "- name: prefill")),
+                            ("- --kv-transfer-config", "tensor_parallel_size: 4")),
     "pd-tells-prefill-dp": (PD, {"groups.1.extra": sizes(prefill={"dp_size": 8})},
-                            ("data_parallel_size: 16", "- name: prefill")),
+                            ("- --kv-transfer-config", "data_parallel_size: 4")),
     "pd-spec": (PD, {"groups.1.options.spec": "none"}, ("spec: none", "- name: prefill")),
     "pd-dspark-tokens": (
         PD,
         {"model": "flash-0731-w8a8", "engine_version": "0.26.0rc1",
          "groups.1.extra": ["--speculative-config.num_speculative_tokens", "6"]},
-        ("extra:", "- name: prefill"),
+        ("- --speculative-config.num_speculative_tokens", "- name: prefill"),
     ),
     "pd-mtp-tokens": (
         PD,
         {"groups.0.extra": ["--speculative-config.num_speculative_tokens", "3"],
          "groups.1.extra": ["--speculative-config.num_speculative_tokens", "1"]},
-        ("extra:", "- name: prefill"),
+        ("- --speculative-config.num_speculative_tokens",) * 2,
     ),
     "pd-context": (PD, {"groups.1.options.context": 65536}, ("context: 65536", "- name: prefill")),
     "pd-served-name": (PD, {"groups.1.options.served_model_name": "other"},
                        ("served_model_name: other", "- name: prefill")),
     "engine-id-twice": (PD, {"groups.0.extra": kv(engine_id="1")},
-                        ("- name: decode", "- name: prefill")),
+                        ("extra:", "- name: decode")),
+    "connector-of-another-engine": (
+        PD, {"connector": "NixlConnector"}, ("connector: NixlConnector",)
+    ),
     "no-router": (PD, {"router.kind": "vllm-router"}, ("kind: vllm-router",)),
     "nothing-in-front": (PD, {"router.kind": "none"}, ("kind: none",)),
     "open-without-key": (SEVERAL, {**EXTERNAL, "router.host": "10.0.0.1"}, ("host: 10.0.0.1",)),
@@ -168,6 +171,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "router-host-elsewhere": (PD, {"router.host": "10.0.0.2"}, ("host: 10.0.0.2",)),
     "router-host-unknown": (PD, {"router.host": "10.0.0.9"}, ("host: 10.0.0.9",)),
     "relative-path": (PD, {"model_dir": "models/flash"}, ("model_dir: models/flash",)),
+    "path-with-colon": (PD, {"model_dir": "/models/a:b"}, ("model_dir: /models/a:b",)),
     "router-on-loopback": (PD, {"router.port": 8001}, ("router:",)),
     "hccl-buffers": (PD, {"groups.0.options.gpu_memory_utilization": 0.5}, ("- name: prefill",)),
     "hccl-buffers-large": (PD, {"groups.0.options.gpu_memory_utilization": 0.56},
@@ -200,6 +204,95 @@ def test_example_breaks_the_rule(ident: str) -> None:
     assert all(place.file == "t.yaml" and place.line for place in found.evidence)
 
 
+@pytest.mark.parametrize(
+    ("chip", "release", "connector", "home"),
+    [
+        ("a3", "0.23.0.post1", "MooncakeConnector", "vllm has it"),
+        ("a3", "0.23.0.post1", "MooncakePullConnector", "vllm-ascend 0.28.0rc1 and later has it"),
+        ("a3", "0.13.0rc3", "MooncakeHybridConnector", "vllm-ascend deepseekv4 and later has it"),
+        ("h200", "0.32.0", "MooncakeHybridConnector", "vllm-ascend deepseekv4 and later has it"),
+        ("h200", "0.32.0", "MooncakeConnectorV1", "vllm-ascend has it"),
+    ],
+)  # fmt: skip
+def test_a_connector_that_the_engine_does_not_have_is_refused_at_its_line(
+    chip: str, release: str, connector: str, home: str
+) -> None:
+    engine = "vllm-ascend" if chip == "a3" else "vllm"
+    made = {**CUDA, "connector": connector} if chip == "h200" else {"connector": connector}
+    found = broken(changed(PD, {**made, "engine_version": release}))
+    assert [(note.id, note.message) for note in found] == [
+        ("connector-of-another-engine", f"{engine} {release} has no {connector}; {home}")
+    ]
+    assert [at.text for at in found[0].evidence] == [f"connector: {connector}"]
+
+
+@pytest.mark.parametrize("connector", ["MooncakeHybridConnector", "MooncakeConnectorV1"])
+def test_the_connectors_of_an_engine_pass(connector: str) -> None:
+    assert broken(changed(PD, {"connector": connector})) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kv_connector": "NixlConnector"},
+        {"kv_connector": "MultiConnector",
+         "kv_connector_extra_config": {"connectors": [{"kv_connector": "NixlConnector"}]}},
+    ],
+)  # fmt: skip
+def test_a_connector_of_another_engine_in_extra_is_refused_there(config: dict[str, Any]) -> None:
+    found = broken(changed(SEVERAL, {"groups.0.extra": kv(**config, kv_role="kv_both")}))
+    assert [note.id for note in found] == ["connector-of-another-engine"]
+    assert [at.text for at in found[0].evidence] == ["- --kv-transfer-config"]
+    own = {**config, "kv_connector_module_path": "ours.nixl", "kv_connector": "NixlConnector"}
+    own.pop("kv_connector_extra_config", None)
+    assert broken(changed(SEVERAL, {"groups.0.extra": kv(**own, kv_role="kv_both")})) == []
+
+
+def test_a_connector_without_a_router_shows_its_own_line() -> None:
+    found = broken(changed(PD, {"connector": "MooncakeLayerwiseConnector"}))
+    assert [note.id for note in found] == ["no-router"]
+    assert [at.text for at in found[0].evidence] == ["connector: MooncakeLayerwiseConnector"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ident", "shown"),
+    [
+        ({"groups.0.options.block_size": 32}, "pd-block-size",
+         ("block_size: 32", "- name: decode")),
+        ({"groups.0.options.spec": "none"}, "pd-spec", ("spec: none", "- name: decode")),
+        ({"groups.1.options.served_model_name": "b", "options.served_model_name": "a"},
+         "pd-served-name", ("served_model_name: a", "served_model_name: b")),
+        ({"groups.1.port": 60005}, "port-of-hccl", ("port: 60005",)),
+        ({"groups.1.port": 60005, "groups.1.extra": kv(kv_port=30000)}, "kv-port-range",
+         ("- --kv-transfer-config",)),
+    ],
+)  # fmt: skip
+def test_the_line_is_that_of_the_cause(
+    changes: dict[str, Any], ident: str, shown: tuple[str, ...]
+) -> None:
+    (found,) = [note for note in broken(changed(PD, changes)) if note.id == ident]
+    assert sorted(place.text for place in found.evidence) == sorted(shown)
+
+
+@pytest.mark.parametrize(
+    ("value", "ident"), [("mooncake.json", "relative-path"), ("/etc/a:b", "path-with-colon")]
+)
+def test_files_that_variables_name_are_paths_too(value: str, ident: str) -> None:
+    (found,) = broken(changed(PD, {"groups.1.env.MOONCAKE_CONFIG_PATH": value}))
+    assert found.id == ident
+    assert [at.text for at in found.evidence] == [f"MOONCAKE_CONFIG_PATH: {value}"]
+
+
+def test_more_drafts_than_a_decode_step_holds_are_told_where_they_stand() -> None:
+    tokens = "--speculative-config.num_speculative_tokens"
+    found = {note.id: note for note in checked(
+        changed(PD, {"groups.1.extra": [tokens, "3", "--max-num-batched-tokens", "64"],
+                     "groups.1.options.max_num_seqs": 30})
+    ).findings}["decode-step-too-small"]  # fmt: skip
+    assert "64 tokens does not hold 30 requests with 3 draft tokens each (120)" in found.message
+    assert f"- {tokens}" in [at.text for at in found.evidence]
+
+
 #: The bad input that the issue names, and the only errors it may give.
 BAD_INPUT = {
     "duplicate addresses": (PD, {"nodes.1.address": "10.0.0.1"}, ["duplicate-address"]),
@@ -214,6 +307,35 @@ BAD_INPUT = {
     "mixed chips in one TP group": (SEVERAL, {"nodes.0.chip": "a2"}, ["mixed-chips"]),
     "P and D of different engines": (PD, EXAMPLES["pd-release"][1], ["pd-release"]),
     "another number of ranks": (SEVERAL, {"groups.0.data_parallel_size": 4}, ["too-many-ranks"]),
+    "DP 17 on 16 dies": (
+        PD, {"allow_unvalidated": False, "groups.1.data_parallel_size": 17}, ["too-many-ranks"]
+    ),
+    "TP 32 on 16 dies": (
+        PD, {"allow_unvalidated": False, "groups.1.tensor_parallel_size": 32}, ["tp-spans-nodes"]
+    ),
+    "TP 3": (
+        PD,
+        {"allow_unvalidated": False, "groups.1.tensor_parallel_size": 3,
+         "groups.1.data_parallel_size": 5},
+        ["tp-divides-o-groups"],
+    ),
+    "drafts on one side": (
+        PD, {"allow_unvalidated": False, "groups.1.options.spec": "none"}, ["pd-spec"]
+    ),
+    "two engines, neither published": (
+        PD,
+        {"allow_unvalidated": False, "nodes.1.chip": "h200", "groups.1.data_parallel_size": 8},
+        ["pd-release"],
+    ),
+    "Pro on one A3 node each": (
+        PD, {"allow_unvalidated": False, "model": "pro"}, ["pro-needs-nodes"]
+    ),
+    "three replicas on one node": (
+        PD, {"allow_unvalidated": False, "groups.1.replicas": 3}, ["replicas-devices"]
+    ),
+    "a hundred replicas on one node": (
+        PD, {"allow_unvalidated": False, "groups.1.replicas": 100}, ["replicas-devices"]
+    ),
     "a TP group over two nodes": (SEVERAL, EXAMPLES["tp-spans-nodes"][1], ["tp-spans-nodes"]),
     "a misspelt node": (PD, {"groups.0.nodes": ["po"]}, ["unknown-node"]),
     "decode groups of two sizes": (
@@ -224,6 +346,30 @@ BAD_INPUT = {
         ["pd-tells-decode-tp", "pd-tells-decode-dp"],
     ),
 }  # fmt: skip
+
+
+def test_one_finding_of_a_kv_port_and_of_a_model_too_large() -> None:
+    """Not a risk of the single launch beside it, nor buffers that a smaller model leaves room."""
+    said = {
+        note.id for note in checked(changed(PD, {"groups.1.extra": kv(kv_port=30000)})).findings
+    }
+    assert "kv-port-range" in said and "kv-port-in-range-a3" not in said
+    said = {note.id for note in checked(changed(PD, {"model": "pro"})).findings}
+    assert "pro-needs-nodes" in said and not {"hccl-buffers", "hccl-buffers-large"} & said
+
+
+def test_what_is_covered_is_covered_in_its_own_groups_alone() -> None:
+    """A layout that nobody published in a third group is another cause."""
+    third = {"name": "wide", "role": "decode", "nodes": ["d1"], "data_parallel_size": 8,
+             "tensor_parallel_size": 2}  # fmt: skip
+    made = changed(
+        PD,
+        {"allow_unvalidated": False, "groups.1.tensor_parallel_size": 3,
+         "groups.1.data_parallel_size": 5, "groups.2": third,
+         "nodes.2": {**D0, "name": "d1", "address": "10.0.0.3"}},
+    )  # fmt: skip
+    found = [note for note in broken(made) if note.id == "unvalidated"]
+    assert [at.text for note in found for at in note.evidence] == ["- name: wide"]
 
 
 @pytest.mark.parametrize("what", BAD_INPUT)
@@ -284,8 +430,10 @@ def test_rows_keep_the_schema(table: str) -> None:
 
 
 def test_rules_cover_rules_that_exist() -> None:
-    known = {*RULES, *(row["id"] for row in catalog().table("rules"))}
-    assert {name for row in RULES.values() for name in row.get("covers", ())} <= known
+    launches = catalog().table("rules")
+    known = {"unvalidated", *RULES, *(row["id"] for row in launches)}
+    every = [*RULES.values(), *launches]
+    assert {name for row in every for name in row.get("covers", ())} <= known
 
 
 def test_planned_refuses_with_every_line() -> None:

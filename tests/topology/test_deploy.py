@@ -126,13 +126,38 @@ GPUS = {
                 "decode-0-0": {"KV side channel": [(5600, 5607)]},
             },
         ),
-        ("MooncakeConnector", {"prefill-0-0": {"KV bootstrap": [(8998, 8998)]}, "decode-0-0": {}}),
+        (
+            "MooncakeConnector",
+            {
+                "prefill-0-0": {"KV bootstrap": [(8998, 8998)]},
+                "decode-0-0": {"KV bootstrap": [(8998, 8998)]},
+            },
+        ),
     ],
 )
 def test_a_gpu_pair_takes_the_ports_of_its_connector_alone(
     connector: str, ports: dict[str, Any]
 ) -> None:
     assert ports_by_use(changed(PD, {**GPUS, "connector": connector})) == ports
+
+
+def test_a_mooncake_pair_on_one_node_has_a_bootstrap_port_for_each_side() -> None:
+    """Either side may send (kv_both), so each starts a bootstrap server: never on one port."""
+    made = changed(
+        PD,
+        {**GPUS, "connector": "MooncakeConnector", "nodes.1": None, "groups.1.nodes": ["p0"],
+         "groups.0.data_parallel_size": 2, "groups.0.devices": 4, "groups.1.devices": 4,
+         "groups.1.first_device": 4, "groups.1.data_parallel_size": 4},
+    )  # fmt: skip
+    draft = drafted(Topology.model_validate(made), catalog())
+    told = {
+        process.name: process.env.get("VLLM_MOONCAKE_BOOTSTRAP_PORT")
+        for placed in draft.placed.values()
+        for _, process in placed
+    }
+    assert told == {"prefill-0-0": "8998", "decode-0-0": "8999"}
+    uses = {name: found["KV bootstrap"] for name, found in ports_by_use(made).items()}
+    assert uses == {"prefill-0-0": [(8998, 8998)], "decode-0-0": [(8999, 8999)]}
 
 
 def test_an_ascend_pair_takes_no_port_of_vllms_own_connectors() -> None:
@@ -168,7 +193,7 @@ def test_a_replica_over_two_nodes_asks_the_bootstrap_of_its_head() -> None:
         for placed in draft.placed.values()
         for _, process in placed
     }
-    assert told == {"one-0-0": "8998", "p-0-0": "8999", "p-0-1": "8999", "d-0-0": None}
+    assert told == {"one-0-0": "8998", "p-0-0": "8999", "p-0-1": "8999", "d-0-0": "8998"}
     uses = ports_by_use(made)
     assert uses["p-0-0"]["KV bootstrap"] == [(8999, 8999)]
     assert "KV bootstrap" not in uses["p-0-1"]

@@ -87,11 +87,11 @@ def test_options_nodes_and_names_go_into_the_file() -> None:
 
 def test_what_yaml_could_misread_is_quoted() -> None:
     odd = LaunchRequest(model_dir="/m, {x}: #1", engine_version="0.23.0", served_model_name="yes")
-    start = Start("a3-dp4tp4", odd, nodes=(("a", "10.0.0.1"),), interface="e, {0}")
+    start = Start("a3-dp4tp4", odd, nodes=(("a", "10.0.0.1"),), interface="1e3")
     topology = parse_topology(start_text(start, catalog()), "t.yaml").topology
     assert (topology.model_dir, topology.engine_version) == ("/m, {x}: #1", "0.23.0")
     assert topology.options == {"served_model_name": "yes"}
-    assert topology.nodes[0].interface == "e, {0}"
+    assert topology.nodes[0].interface == "1e3"
 
 
 @pytest.mark.parametrize(

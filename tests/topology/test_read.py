@@ -48,7 +48,8 @@ SAID = [
     "9: topology: item 4 of nodes must be a mapping of keys, not 7",
     "12: group prefill: role must be 'mixed', 'prefill' or 'decode', not 'prefil'",
     "14: group prefill: replicas must be at least 1, not 0",
-    "15: group prefill, options: max_num_batched_tokens must be a whole number, not 'many'",
+    "15: group prefill, options: max_num_batched_tokens must be a whole number, in plain decimals,"
+    " not 'many'",
     "15: group prefill, options: 'port' is not a key here; a group and the router have a `port`",
     "15: group prefill, options: 'max_num_seq' is not a key here; did you mean max_num_seqs?",
     "15: group prefill, options: 'engine_version' is not a key here;"
@@ -97,6 +98,57 @@ def test_every_problem_has_its_line_and_text() -> None:
 )  # fmt: skip
 def test_what_is_no_topology_is_one_error(text: str, said: str) -> None:
     assert problems(text) == [said]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1: 2", "a key must be text, not 1; put it in quotes"),
+        ("~: 2", "a key must be text, not ~; put it in quotes"),
+        ("on: 2", "a key must be text, not on; put it in quotes"),
+        ("2026-01-01: 2", "a key must be text, not 2026-01-01; put it in quotes"),
+    ],
+)
+def test_a_key_that_is_no_text_is_named(line: str, said: str) -> None:
+    assert problems(f"schema: 1\n{line}\n{text_of(PD)}") == [f"2: {said}"]
+    assert problems(f"{text_of(PD)}router:\n  {line}\n")[0].endswith(said)
+
+
+@pytest.mark.parametrize("written", ["010", "2:13", "0x1f", "0b11", "1_000"])
+def test_numbers_are_read_as_they_are_written(written: str) -> None:
+    """YAML 1.1 would make 8, 133, 31, 3 and 1000 of these."""
+    text = f"router:\n  port: {written}\n"
+    (said,) = problems(text_of(PD) + text)
+    assert said.endswith(f"router: port must be a whole number, in plain decimals, not '{written}'")
+    made = changed(PD, {"groups.0.extra": ["--seed", "SEED"]})
+    topology = parse_topology(text_of(made).replace("SEED", written), "t.yaml").topology
+    assert topology.groups[0].extra == ["--seed", written]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["nodes.0.address", "nodes.0.connect", "nodes.0.chip", "groups.0.extra.0", "router.host",
+     "engine_version", "image", "model", "model_dir", "connector", "options.api_key_file",
+     "groups.0.options.served_model_name"],
+)  # fmt: skip
+def test_text_is_one_line(path: str) -> None:
+    """A line break would begin another line of a unit: ExecStartPre=, say."""
+    bases = changed(PD, {"groups.0.extra": []})
+    for odd in ("/a\nExecStartPre=/bin/x", "a\tb", "a\x85b", "a\u2028b"):
+        (said,) = problems(text_of(changed(bases, {path: odd})))
+        assert "must be one line of text, not " in said
+
+
+@pytest.mark.parametrize("odd", ["a;b", "eth0 eth1", "a\nb", "$(id)", "e" * 16, "a/b"])
+def test_an_interface_is_what_linux_calls_one(odd: str) -> None:
+    (said,) = problems(text_of(changed(PD, {"nodes.0.interface": odd})))
+    assert "node p0: interface must be the name of an interface" in said
+
+
+@pytest.mark.parametrize("key", ["data_parallel_size", "tensor_parallel_size", "replicas"])
+def test_sizes_have_an_upper_bound(key: str) -> None:
+    (said,) = problems(text_of(changed(PD, {f"groups.1.{key}": 10**20})))
+    assert f"group decode: {key} must be at most 65536, not 1000" in said
 
 
 def test_control_characters_are_named() -> None:

@@ -2,7 +2,7 @@
 # loads the DeepSeek-V4 patches of 0.13.0rc3; no later release reads it (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/vllm_ascend/patch/platform/__init__.py#L28)
 # USE_MULTI_BLOCK_POOL: has an effect on 0.13.0rc3 to deepseekv4; none on 0.20.2rc1 and later
 export USE_MULTI_BLOCK_POOL='1'
-# off: on one node it serves prefill nodes only, and on A2 and A5 it does nothing but switch the shared-expert overlap off (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/tests/e2e/nightly/single_node/models/configs/DeepSeek-V4-Flash-W8A8-A3.yaml)
+# off: it is published for prefill nodes of A3 alone, and on A2 and A5 it does nothing but switch the shared-expert overlap off (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/tests/e2e/nightly/single_node/models/configs/DeepSeek-V4-Flash-W8A8-A3.yaml)
 # VLLM_ASCEND_ENABLE_FUSED_MC2: has an effect on 0.13.0rc3 to 0.26.0rc1; none on 0.27.1rc1 and later; moved to additional_config.enable_fused_mc2
 export VLLM_ASCEND_ENABLE_FUSED_MC2='0'
 # vllm-ascend binds CPUs itself (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)

@@ -58,8 +58,8 @@ server_0_0() {
   # loads the DeepSeek-V4 patches of 0.13.0rc3; no later release reads it
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/vllm_ascend/patch/platform/__init__.py#L28)
   export USE_MULTI_BLOCK_POOL=1
-  # off: on one node it serves prefill nodes only, and on A2 and A5 it does nothing but switch the
-  # shared-expert overlap off
+  # off: it is published for prefill nodes of A3 alone, and on A2 and A5 it does nothing but
+  # switch the shared-expert overlap off
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/tests/e2e/nightly/single_node/models/configs/DeepSeek-V4-Flash-W8A8-A3.yaml)
   export VLLM_ASCEND_ENABLE_FUSED_MC2=0
   # vllm-ascend binds CPUs itself

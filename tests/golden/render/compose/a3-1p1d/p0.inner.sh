@@ -50,9 +50,8 @@ prefill_env() {
   # loads the DeepSeek-V4 patches of 0.13.0rc3; no later release reads it
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/vllm_ascend/patch/platform/__init__.py#L28)
   export USE_MULTI_BLOCK_POOL=1
-  # off: on one node it serves prefill nodes only, and on A2 and A5 it does nothing but switch the
-  # shared-expert overlap off
-  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/tests/e2e/nightly/single_node/models/configs/DeepSeek-V4-Flash-W8A8-A3.yaml)
+  # off, as in the tutorials of the pair; their CI runs Flash with it on this side
+  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L495)
   export VLLM_ASCEND_ENABLE_FUSED_MC2=0
   # vllm-ascend binds CPUs itself
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
@@ -167,14 +166,6 @@ prefill_args=(
   --speculative-config '{"num_speculative_tokens": 1, "method": "mtp", "enforce_eager": true}'
   # enable_cpu_binding: pins worker threads near their NPU
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
-  # ascend_compilation_config.enable_npugraph_ex: the tutorials of every release
-  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
-  # ascend_compilation_config.enable_static_kernel: the tutorials of every release
-  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
-  # multistream_overlap_shared_expert: the overlap is for decode nodes
-  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L495)
-  # ascend_compilation_config: no graphs on a prefill node
-  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L495)
   # enable_dsa_cp: sparse attention of a long prompt is split by context over the TP ranks
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L495)
   # enable_shared_expert_dp: the shared expert is data parallel on prefill nodes

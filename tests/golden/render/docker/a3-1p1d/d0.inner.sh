@@ -51,8 +51,8 @@ decode_env() {
   # loads the DeepSeek-V4 patches of 0.13.0rc3; no later release reads it
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/vllm_ascend/patch/platform/__init__.py#L28)
   export USE_MULTI_BLOCK_POOL=1
-  # off: on one node it serves prefill nodes only, and on A2 and A5 it does nothing but switch the
-  # shared-expert overlap off
+  # off: it is published for prefill nodes of A3 alone, and on A2 and A5 it does nothing but
+  # switch the shared-expert overlap off
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/tests/e2e/nightly/single_node/models/configs/DeepSeek-V4-Flash-W8A8-A3.yaml)
   export VLLM_ASCEND_ENABLE_FUSED_MC2=0
   # vllm-ascend binds CPUs itself
@@ -177,10 +177,6 @@ decode_args=(
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
   # multistream_overlap_shared_expert: the shared expert runs beside the routed ones
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L190)
-  # enable_flashcomm1: sequence parallelism is for prefill
-  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Pro.md#L896)
-  # enable_dsa_cp: splitting by context is for prefill
-  # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Pro.md#L896)
   # recompute_scheduler_enable: a decode node short of KV sends a request back to prefill
   # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/docs/source/tutorials/models/DeepSeek-V4-Flash.md#L566)
   --additional-config '{"enable_cpu_binding": true, "ascend_compilation_config": {"enable_npugraph_ex": true, "enable_static_kernel": false}, "multistream_overlap_shared_expert": true, "recompute_scheduler_enable": true}'

@@ -77,8 +77,8 @@ server_0_1() {
     # loads the DeepSeek-V4 patches of 0.13.0rc3; no later release reads it
     # (https://github.com/vllm-project/vllm-ascend/blob/v0.13.0rc3/vllm_ascend/patch/platform/__init__.py#L28)
     --env USE_MULTI_BLOCK_POOL=1
-    # off: on one node it serves prefill nodes only, and on A2 and A5 it does nothing but switch
-    # the shared-expert overlap off
+    # off: it is published for prefill nodes of A3 alone, and on A2 and A5 it does nothing but
+    # switch the shared-expert overlap off
     # (https://github.com/vllm-project/vllm-ascend/blob/v0.23.0/tests/e2e/nightly/single_node/models/configs/DeepSeek-V4-Flash-W8A8-A3.yaml)
     --env VLLM_ASCEND_ENABLE_FUSED_MC2=0
     # vllm-ascend binds CPUs itself
@@ -214,8 +214,6 @@ server_0_1() {
     # enable_flashcomm1: this release wants the key instead of the variable; enable_dsa_cp is a
     # start-up error without it (vllm-ascend 0.26.0rc1 (sdist),
     # docs/source/tutorials/models/DeepSeek-V4-Flash.md:148)
-    # enable_dsa_cp: the tutorials of Pro over several nodes leave it out
-    # (https://github.com/vllm-project/vllm-ascend/blob/releases/v0.21.0rc/docs/source/tutorials/models/DeepSeek-V4-Pro.md#L300)
     --additional-config '{"enable_cpu_binding": true, "ascend_compilation_config": {"enable_npugraph_ex": true, "enable_static_kernel": false}, "multistream_overlap_shared_expert": true, "enable_flashcomm1": true}'
     # ranks of this node (https://docs.vllm.ai/en/latest/serving/data_parallel_deployment/)
     --data-parallel-size-local 1
