@@ -6,7 +6,7 @@ file, then what the profile says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -163,10 +163,25 @@ SOURCES = {
 }
 
 
+def refuse_key(extra: Sequence[str]) -> None:
+    """Raise AscendV4Error (refused) for an API key among the arguments after ``--``."""
+    if any(word.split("=")[0] == "--api-key" for word in extra):
+        raise AscendV4Error(
+            ExitCode.REFUSED,
+            "key-in-arguments",
+            "--api-key after -- would show the key in the process list and in the plan",
+            "write it to a file of yours alone: --api-key-file FILE",
+        )
+
+
 def request_of(ctx: click.Context) -> LaunchRequest:
-    """Return the launch request of a command's context, with each value's origin."""
+    """Return the launch request of a command's context, with each value's origin.
+
+    Raises AscendV4Error (refused) for a key among the arguments.
+    """
     from ascend_v4.core.request import LaunchRequest
 
+    refuse_key(ctx.params["extra"])
     values = {name: ctx.params[name] for name in LAUNCH_OPTIONS if ctx.params[name] is not None}
     origins = {}
     for name in values:

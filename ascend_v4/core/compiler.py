@@ -162,23 +162,8 @@ def ours(rows: Mapping[str, Row], extra: tuple[str, ...]) -> set[str]:
     return {path for path in rows if look_up(flags, path.removeprefix("flag.")) is None}
 
 
-def refuse_key(flags: Mapping[str, Any]) -> None:
-    """Raise AscendV4Error (refused) for an API key among the arguments after ``--``.
-
-    Every user of the host reads it in the process list, and every reader of the plan.
-    """
-    if "api-key" in flags:
-        raise AscendV4Error(
-            ExitCode.REFUSED,
-            "key-in-arguments",
-            "--api-key after -- would show the key in the process list and in the plan",
-            "write it to a file of yours alone: --api-key-file FILE",
-        )
-
-
 def whole(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags; raises AscendV4Error (usage) for a value that is JSON cut short."""
-    refuse_key(flags)
     for name, value in flags.items():
         words = value if isinstance(value, Words) else [value]
         if isinstance(words[0], str) and words[0].lstrip().startswith("{"):

