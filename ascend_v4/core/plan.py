@@ -40,6 +40,11 @@ class Ready:
     check: ReadyCheck = "generate"
 
 
+DP_SIZE = "--data-parallel-size"
+#: Flags of a server whose rank is alone behind its API.
+OWN_RANK = ("--data-parallel-external-lb", "--data-parallel-rank", "--headless")
+
+
 @dataclass(frozen=True)
 class Process:
     """One process of a plan. ``argv[0]`` is the program; secrets are files, never values."""
@@ -57,6 +62,20 @@ class Process:
     starts_after: tuple[str, ...] = ()
     deadline_s: int = 1800
     drain_s: int = 60
+
+    @property
+    def cuts_requests(self) -> bool:
+        """Whether a server cuts what runs in it on TERM: its API is before several ranks.
+
+        vLLM has an API server for each replica then, none of which owns the engines, and
+        they close their connections at once (``run_multi_api_server`` in
+        vllm 0.32.0, vllm/entrypoints/cli/serve.py; observed 2026-11-29).
+        """
+        if self.ready is None or set(OWN_RANK) & set(self.argv):
+            return False
+        before = "", *self.argv
+        sizes = [word for flag, word in zip(before, self.argv, strict=False) if flag == DP_SIZE]
+        return bool(sizes) and sizes[-1].isdigit() and int(sizes[-1]) > 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the process as the shared JSON object."""

@@ -13,7 +13,7 @@ from ascend_v4.topology.deployment import Deployment
 from .bash import grace_of
 from .common import resource_name
 from .docker import fabric_row, named_files, needs_of
-from .k8s_probe import FOLDER, PROBE
+from .k8s_probe import FOLDER, PROBE, shell_words
 from .targets import RenderOptions
 from .yamltext import Noted
 
@@ -178,18 +178,28 @@ def model_of(processes: Sequence[Process]) -> str:
     return argv[argv.index("--served-model-name") + 1] if argv else ""
 
 
-def pause() -> dict[str, Any]:
-    """Return the lifecycle of a container that waits until its Service has let go of it."""
-    wait = {"exec": {"command": ["/bin/sh", "-c", f"sleep {PRESTOP_S}"]}}
-    return {"preStop": Noted(wait, "Requests stop coming before the server stops taking them.")}
+def pause(model: str = "", processes: Sequence[Process] = ()) -> dict[str, Any]:
+    """Return the lifecycle of a container that waits until its Service has let go of it.
+
+    Servers among ``processes`` that would cut what runs are waited for until they are idle.
+    """
+    text, why = f"sleep {PRESTOP_S}", "Requests stop coming before the server stops taking them."
+    if cutting := [process for process in processes if process.cuts_requests]:
+        ports = [process.ports[0].port for process in cutting]
+        longest = max(process.drain_s for process in cutting)
+        text += f"; exec {shell_words(f'idle:{longest}', model, ports)}"
+        why += " Before several ranks vLLM cuts what still runs."
+    return {"preStop": Noted({"exec": {"command": ["/bin/sh", "-c", text]}}, why)}
 
 
 def grace_period(processes: list[Process]) -> Noted:
     """Return the seconds that a pod has to end."""
     drain = max(process.drain_s for process in processes)
+    idle = max((process.drain_s for process in processes if process.cuts_requests), default=0)
+    waits = f" and at most {idle} s until nothing runs" if idle else ""
     return Noted(
-        PRESTOP_S + grace_of(processes) + 15,
-        f"{PRESTOP_S} s of preStop, {drain} s of drain, and time to end.",
+        PRESTOP_S + idle + grace_of(processes) + 15,
+        f"{PRESTOP_S} s of preStop{waits}, {drain} s of drain, and time to end.",
     )
 
 

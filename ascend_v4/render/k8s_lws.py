@@ -217,7 +217,7 @@ def container(
     made["volumeMounts"] = mounts
     if ports:
         made |= probes(model, ports, deadline)
-    made["lifecycle"] = pause()
+    made["lifecycle"] = pause(model, processes)
     return made
 
 

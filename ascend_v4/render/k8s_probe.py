@@ -8,15 +8,15 @@ from typing import Any
 from .common import quote, unexpanded
 from .yamltext import Noted
 
-__all__ = ["FOLDER", "PROBE", "probe_command", "probes"]
+__all__ = ["FOLDER", "PROBE", "probe_command", "probes", "shell_words"]
 
 #: Where the ConfigMap with the program is mounted.
 FOLDER = "/etc/ascend-v4"
 #: Seconds between the probes of a starting pod.
 PROBE_S = 10
 PROBE = '''\
-"""Probe every server of this pod: probe.py health|generate MODEL ADDRESS PORT..."""
-import json, os, pathlib, sys, threading, urllib.request
+"""Probe every server of this pod: probe.py health|generate|idle:SECONDS MODEL ADDRESS PORT..."""
+import json, os, pathlib, sys, threading, time, urllib.request
 
 what, model, address, *ports = sys.argv[1:]
 key = os.environ.get("VLLM_API_KEY")
@@ -32,14 +32,18 @@ def call(port, path, body=None, timeout=5):
         return reply.read().decode()
 
 
+def counted(port, *names):
+    lines = call(port, "/metrics").splitlines()
+    named = tuple("vllm:" + name + end for name in names for end in (" ", "{"))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(named))
+
+
 def tokens(port):
     """Tokens read and written so far; 0 where there are no metrics."""
     try:
-        lines = call(port, "/metrics").splitlines()
+        return counted(port, "generation_tokens_total", "prompt_tokens_total")
     except OSError:
         return 0.0
-    named = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(named))
 
 
 def generate(port):
@@ -55,9 +59,21 @@ def generate(port):
     mark.write_text(str(done))
 
 
+def idle(port, seconds):
+    """Wait until nothing runs or waits in two readings, SECONDS at most."""
+    end, quiet = time.monotonic() + seconds, 0
+    while quiet < 2 and time.monotonic() < end:
+        running = counted(port, "num_requests_running", "num_requests_waiting")
+        quiet = 0 if running else quiet + 1
+        time.sleep(0.5)
+
+
 def probe(port):
     try:
-        generate(port) if what == "generate" else call(port, "/health")
+        if what.startswith("idle:"):
+            idle(port, float(what[5:]))
+        else:
+            generate(port) if what == "generate" else call(port, "/health")
         good.append(port)
     except Exception as error:
         print(f"{port}: {error}", file=sys.stderr)
@@ -77,26 +93,20 @@ def probe_command(what: str, model: str, address: str, ports: Sequence[int]) -> 
     return {"exec": {"command": [unexpanded(word) for word in words]}}
 
 
+def shell_words(what: str, model: str, ports: Sequence[int], address: str = "$(POD_IP)") -> str:
+    """Return the shell text that asks servers of the pod; probes expand no variables."""
+    words = ["python3", f"{FOLDER}/probe.py", what, unexpanded(quote(model))]
+    words.append(address.replace("$(POD_IP)", '"$POD_IP"'))
+    return " ".join([*words, *map(str, ports)])
+
+
 def probes(
     model: str, ports: Sequence[int], deadline_s: int, address: str = "$(POD_IP)"
 ) -> dict[str, Any]:
-    """Return the three probes of a pod whose servers listen on ``ports``.
-
-    The address is read by a shell, as probes expand no variables.
-    """
+    """Return the three probes of a pod whose servers listen on ``ports``."""
 
     def run(what: str) -> dict[str, Any]:
-        words = " ".join(
-            [
-                "python3",
-                f"{FOLDER}/probe.py",
-                what,
-                unexpanded(quote(model)),
-                address.replace("$(POD_IP)", '"$POD_IP"'),
-            ]
-            + [str(port) for port in ports]
-        )
-        return {"exec": {"command": ["/bin/sh", "-c", words]}}
+        return {"exec": {"command": ["/bin/sh", "-c", shell_words(what, model, ports, address)]}}
 
     return {
         "startupProbe": Noted(

@@ -19,7 +19,7 @@ from .member import Member
 from .ready import ReadyProbe
 from .spec import Spec
 
-__all__ = ["Drain", "cuts_requests", "in_flight"]
+__all__ = ["Drain", "in_flight"]
 
 #: Seconds between two questions; two answers in a row must say that nothing runs.
 ASK_S = 0.25
@@ -30,16 +30,6 @@ BLIND = 3
 TIMEOUT_S = 5.0
 
 RUNNING = re.compile(rb"^vllm:num_requests_(?:running|waiting)(?:\{[^\n]*\})? (\S+)$", re.MULTILINE)
-#: Flags of a server whose rank is alone behind its API.
-OWN_RANK = ("--data-parallel-external-lb", "--data-parallel-rank", "--headless")
-
-
-def cuts_requests(argv: Sequence[str]) -> bool:
-    """Whether a server would cut what runs on TERM: its API is before several ranks."""
-    if set(OWN_RANK) & set(argv) or "--data-parallel-size" not in argv[:-1]:
-        return False
-    size = argv[argv.index("--data-parallel-size") + 1]
-    return size.isdigit() and int(size) > 1
 
 
 def in_flight(probe: ReadyProbe) -> float | None:

@@ -19,7 +19,6 @@ from ascend_v4.paths import engine_dir
 
 from .claims import Claims, lock_directory
 from .devices import devices_of
-from .drain import cuts_requests
 from .guarded import guarded
 from .held import Held
 from .inherit import clean_environment, jemalloc
@@ -254,7 +253,7 @@ def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:
     probe = probe_of(prepared, process, env)
     peers = launch.peers.get(process.name, ())
     after, role = process.starts_after, process.role
-    cuts = cuts_requests(process.argv)
+    cuts = process.cuts_requests
     return Spec(process.name, argv, env, probe, after, cleanup, role, peers, cuts_requests=cuts)
 
 

@@ -201,5 +201,9 @@ def test_the_router_ends_as_the_servers_do():
     text = render("k8s-lws", deployment, RenderOptions())["router.yaml"]
     router = yaml.safe_load(text)["spec"]["template"]["spec"]
     pod = next(iter(pods(deployment).values()))
-    assert router["containers"][0]["lifecycle"] == server(pod)["lifecycle"]
+    ends = [each["lifecycle"]["preStop"]["exec"]["command"][-1] for each in
+            (router["containers"][0], server(pod))]  # fmt: skip
+    assert ends[0] == "sleep 10"
+    assert ends[1].startswith("sleep 10; exec python3 /etc/ascend-v4/probe.py idle:60 ")
+    assert pod["terminationGracePeriodSeconds"] == 160
     assert router["terminationGracePeriodSeconds"] >= 10 + deployment.processes()[-1][1].drain_s

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -18,6 +19,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         text = f'vllm:generation_tokens_total{{engine="0"}} {self.server.tokens}\n'
+        running = self.server.running.pop(0) if self.server.running else 0
+        text += f'vllm:num_requests_running{{engine="1"}} {running}\n'
+        text += 'vllm:num_requests_waiting_by_reason{engine="1",reason="capacity"} 9\n'
         self.answer(self.server.healthy, text if self.path == "/metrics" else "")
 
     def do_POST(self):
@@ -41,6 +45,7 @@ def servers():
     for _ in range(2):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.tokens, server.healthy, server.makes, server.asked = 0, True, 1, []
+        server.running = []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         made.append(server)
     yield made
@@ -64,6 +69,18 @@ def probe(tmp_path, servers):
         )  # fmt: skip
 
     return run
+
+
+def test_before_its_end_a_server_is_waited_for_until_nothing_runs(probe, servers):
+    servers[0].running = [2, 0, 1, 0, 0, 7]
+    began = time.monotonic()
+    assert probe("idle:20").returncode == 0
+    assert servers[0].running == [7]
+    assert 2 < time.monotonic() - began < 10
+    servers[1].running = [3] * 50
+    began = time.monotonic()
+    assert probe("idle:1").returncode == 0
+    assert time.monotonic() - began < 5
 
 
 def test_ready_means_a_token_of_each(probe, servers):

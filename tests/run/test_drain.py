@@ -6,8 +6,9 @@ import urllib.request
 
 import pytest
 
+from ascend_v4.core.plan import Process, Ready
 from ascend_v4.run import drain as module
-from ascend_v4.run.drain import Drain, cuts_requests
+from ascend_v4.run.drain import Drain
 from ascend_v4.run.ready import ReadyProbe
 from ascend_v4.run.remote import Remote
 from ascend_v4.run.spec import Spec
@@ -112,7 +113,8 @@ def test_two_such_servers_are_asked_in_turn(clock):
     ],
 )
 def test_which_servers_cut_requests(words, cuts):
-    assert cuts_requests(words.split()) is cuts
+    ready = None if "--headless" in words else Ready("http://127.0.0.1:8000", "generate")
+    assert Process("s", "mixed", tuple(words.split()), {}, ready=ready).cuts_requests is cuts
 
 
 def test_in_flight_counts_running_and_waiting(monkeypatch):

@@ -1,6 +1,6 @@
 # Made by ascend-v4 0.1.0 render compose; edit the topology and render again.
-"""Probe every server of this pod: probe.py health|generate MODEL ADDRESS PORT..."""
-import json, os, pathlib, sys, threading, urllib.request
+"""Probe every server of this pod: probe.py health|generate|idle:SECONDS MODEL ADDRESS PORT..."""
+import json, os, pathlib, sys, threading, time, urllib.request
 
 what, model, address, *ports = sys.argv[1:]
 key = os.environ.get("VLLM_API_KEY")
@@ -16,14 +16,18 @@ def call(port, path, body=None, timeout=5):
         return reply.read().decode()
 
 
+def counted(port, *names):
+    lines = call(port, "/metrics").splitlines()
+    named = tuple("vllm:" + name + end for name in names for end in (" ", "{"))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(named))
+
+
 def tokens(port):
     """Tokens read and written so far; 0 where there are no metrics."""
     try:
-        lines = call(port, "/metrics").splitlines()
+        return counted(port, "generation_tokens_total", "prompt_tokens_total")
     except OSError:
         return 0.0
-    named = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(named))
 
 
 def generate(port):
@@ -39,9 +43,21 @@ def generate(port):
     mark.write_text(str(done))
 
 
+def idle(port, seconds):
+    """Wait until nothing runs or waits in two readings, SECONDS at most."""
+    end, quiet = time.monotonic() + seconds, 0
+    while quiet < 2 and time.monotonic() < end:
+        running = counted(port, "num_requests_running", "num_requests_waiting")
+        quiet = 0 if running else quiet + 1
+        time.sleep(0.5)
+
+
 def probe(port):
     try:
-        generate(port) if what == "generate" else call(port, "/health")
+        if what.startswith("idle:"):
+            idle(port, float(what[5:]))
+        else:
+            generate(port) if what == "generate" else call(port, "/health")
         good.append(port)
     except Exception as error:
         print(f"{port}: {error}", file=sys.stderr)
