@@ -38,6 +38,8 @@ ASK_S = 120.0
 AT_ONCE = 32
 #: Seconds for questions that are not to be answered any more to end.
 END_S = 5.0
+#: So many looks in a row must show no question before they count as ended.
+QUIET_LOOKS = 5
 #: Seconds of clock difference: certificates and logs mind a few, tokens and leases a minute.
 SKEW_WARN_S, SKEW_ERROR_S = 5.0, 60.0
 #: Exit codes of the findings here, by id.
@@ -109,9 +111,12 @@ def ask_all(ways: Sequence[Way], ask: Callable[[Way], Any]) -> list[Any]:
     A signal that stops ends the questions at once: no node that hangs is waited for.
     """
     pool = ThreadPoolExecutor(min(AT_ONCE, len(ways)))
+    asked: list[Future[Any]] = []
     with interruptible():
-        asked = [pool.submit(ask, way) for way in ways]
         try:
+            # A signal may come between any two of them.
+            for way in ways:
+                asked.append(pool.submit(ask, way))
             return [question.result() for question in asked]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -122,11 +127,17 @@ def ask_all(ways: Sequence[Way], ask: Callable[[Way], Any]) -> list[Any]:
 
 
 def end_questions(asked: Sequence[Future[Any]]) -> None:
-    """Kill the ways that still wait for an answer; this process has no other children then."""
-    deadline = time.monotonic() + END_S
-    while not all(question.done() for question in asked) and time.monotonic() < deadline:
-        for proc in descendants(os.getpid(), scan()):
+    """Kill the ways that still wait for an answer; this process has no other children then.
+
+    A question may just have begun, so it is over when nothing showed for a while.
+    """
+    deadline, quiet = time.monotonic() + END_S, 0
+    while quiet < QUIET_LOOKS and time.monotonic() < deadline:
+        ways = descendants(os.getpid(), scan())
+        for proc in ways:
             send(proc, signal.SIGKILL)
+        over = not ways and all(question.done() for question in asked)
+        quiet = quiet + 1 if over else 0
         time.sleep(0.05)
 
 
