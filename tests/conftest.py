@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,14 @@ pytest_plugins = ["tests.support.engine"]
 GOLDEN = Path(__file__).parent / "golden"
 #: The user's own home, for the engine that the test command installs once.
 REAL_ENV = dict(os.environ)
+
+
+def pytest_configure(config):
+    """Hear INT and HUP: a shell's background job and nohup have them ignored, and children too."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_addoption(parser):
