@@ -41,6 +41,9 @@ def lines(seen: dict[str, Any]) -> list[str]:
         shown.append(f"  started    {since(seen['started_at'])} ago, {seen['starts']} starts")
     shown.append(f"  processes  {len(seen['processes'])}")
     shown += [f"    {proc['pid']:>8}  {proc['title'][:70]}" for proc in seen["processes"]]
+    if seen["state"] in ("lost", "cleaning-up"):
+        when = "after it had been ready" if seen["ready_at"] else "before it was ready"
+        shown.append(f"  reason     its launcher was killed {when}; it left no report")
     failure = (seen["exit"] or {}).get("failure")
     if seen["exit"]:
         shown.append(f"  exit code  {seen['exit']['code']}")

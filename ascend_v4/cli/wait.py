@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from .options import json_option
 from .output import print_json, print_result, status
 from .planning import host_of
 from .types import Amount
+
+if TYPE_CHECKING:
+    from ascend_v4.run.state import RunDir
 
 __all__ = ["command"]
 
@@ -55,7 +58,15 @@ def command(
         else:
             print_result(endpoint if came == "ready" else run.run_id)
         return 0
-    return ended(run.run_id, run.read("exit"), as_json=as_json)
+    return ended(run.run_id, run.read("exit") or lost(run), as_json=as_json)
+
+
+def lost(run: RunDir) -> dict[str, Any]:
+    """Return what stands for the report of a run that has none: its launcher was killed."""
+    ready = run.read("state").get("ready_at") is not None
+    when = "after it had been ready" if ready else "before it was ready"
+    text = f"{run.run_id} ended {when} and left no report: its launcher was killed"
+    return {"failure": {"kind": "no-report", "message": text}}
 
 
 def ended(run_id: str, end: Mapping[str, Any], *, as_json: bool) -> int:

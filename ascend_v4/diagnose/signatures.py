@@ -55,13 +55,17 @@ class Signatures:
         self.prefilter = Prefilter([key.encode() for key in self.keys])
 
     def of_line(self, keys: set[str], text: str) -> list[Row]:
-        """Return the rows that match a line in which ``keys`` were found, each once."""
+        """Return the rows that match a line in which ``keys`` were found, each once.
+
+        A line that is known to be harmless may quote what it warns of.
+        """
         found: dict[str, Any] = {}
         for key in keys:
             for entry in self.entries.get(key, ()):
                 if all(word in text for word in entry.words):
                     found[entry.row["id"]] = entry.row
-        return list(found.values())
+        benign = [row for row in found.values() if row.get("role") == "benign"]
+        return benign or list(found.values())
 
 
 def is_error(key: str) -> bool:

@@ -42,7 +42,7 @@ def look(run: RunDir) -> dict[str, Any]:
         "deployment": state.get("deployment", ""),
         "node": state.get("node", ""),
         "started_at": state.get("started_at"),
-        "ready_at": state.get("ready_at") if shown == "ready" else None,
+        "ready_at": state.get("ready_at") if shown in ("ready", "lost", "cleaning-up") else None,
         "starts": state.get("starts", 0),
         "launcher": state.get("launcher") if launcher_alive else None,
         "processes": [described(proc) for proc in procs],

@@ -249,7 +249,8 @@ def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:
     else:
         argv = native_argv(process, program, host)
     what = process.argv[0] if process.role == "router" else f"{plan.engine} {plan.engine_version}"
-    launch.say(f"starting {what}: {' '.join(argv[:2])} {plan.model_path}".rstrip())
+    shown = argv[0] if process.role == "router" else f"{' '.join(argv[:2])} {plan.model_path}"
+    launch.say(f"starting {what}: {shown}".rstrip())
     probe = probe_of(prepared, process, env)
     peers = launch.peers.get(process.name, ())
     after, role = process.starts_after, process.role

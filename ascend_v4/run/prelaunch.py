@@ -28,12 +28,15 @@ def check_weights(plan: LaunchPlan, host: Host, say: Callable[[str], None]) -> N
     """Raise AscendV4Error unless the directory holds the whole checkpoint of the plan.
 
     Sizes and every safetensors header are read, no tensor: about a second for 74 shards.
-    The rehearsal checkpoint is built here when it is missing.
+    The rehearsal checkpoint is built when it is missing, in the directory of all weights;
+    elsewhere the path is the user's, and a wrong one is not made true.
     """
+    from ascend_v4.paths import models_dir
     from ascend_v4.weights.kind import require_directory
     from ascend_v4.weights.verify import quick
 
-    if plan.checkpoint == "rehearsal" and not Path(plan.model_path).exists():
+    usual = Path(plan.model_path).parent == models_dir(host.env)
+    if plan.checkpoint == "rehearsal" and usual and not Path(plan.model_path).exists():
         from ascend_v4.rehearsal.build import build_rehearsal
 
         say(f"building the rehearsal checkpoint in {plan.model_path}")

@@ -126,6 +126,10 @@ def topology_subject(plain: Plain) -> Subject:
         places.setdefault(group.role, ("groups", place))
     roles = Counter(group.role for group in topology.groups)
     node = topology.router.node or ""
+    connectors = [row["id"] for row in plain.catalog.table("connectors")]
+    unknown = topology.connector or ""
+    unknown = "" if unknown in connectors else unknown
+    places["connector"] = ("connector",)
     facts = {
         **{role: roles[role] for role in ("prefill", "decode", "mixed")},  # type: ignore[index]
         "nodes": len(topology.nodes),
@@ -133,7 +137,9 @@ def topology_subject(plain: Plain) -> Subject:
         "profile": plain.chip(topology.nodes[0])["profile"],
         "router_node": node,
         "router_known": node in plain.index,
-        "router_hint": "" if node in plain.index else hint(plain, node),
+        "router_hint": "" if node in plain.index else hint(node, list(plain.index)),
+        "unknown_connector": unknown,
+        "connector_hint": hint(unknown, connectors),
     }
     return Subject("topology", facts, (), places)
 
@@ -209,16 +215,16 @@ def member_subjects(plain: Plain, group: Group, place: int) -> Iterator[Subject]
             "node": name,
             "known": known,
             # The nearest of a thousand names takes a while: only for the first unknown ones.
-            "hint": "" if known or unknown > HINTS else hint(plain, name),
+            "hint": "" if known or unknown > HINTS else hint(name, list(plain.index)),
             "repeated": name in seen,
         }
         seen.add(name)
         yield Subject("member", facts, ("groups", place, "nodes", nth))
 
 
-def hint(plain: Plain, name: str) -> str:
-    """Return the nearest node's name as the end of a sentence."""
-    near = nearest(name, list(plain.index))
+def hint(name: str, known: list[str]) -> str:
+    """Return the nearest of the known names as the end of a sentence."""
+    near = nearest(name, known)
     return f"; {near}" if near else ""
 
 

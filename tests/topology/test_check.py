@@ -90,6 +90,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "placed-flag": (PD, {"groups.1.extra": ["--port", "9000"]}, ("- --port",)),
     "sized-flag": (PD, {"groups.1.extra": ["-tp", "2"]}, ("- -tp",)),
     "key-in-extra": (PD, {"groups.1.extra": ["--api-key", "k"]}, ("- --api-key",)),
+    "unknown-connector": (PD, {"connector": "MooncakeConector"}, ("connector: MooncakeConector",)),
     "secret-variable": (PD, {"env.HF_TOKEN": "hf_0123"}, ("HF_TOKEN: …",)),
     "placed-variable": (
         PD, {"groups.1.env.HCCL_IF_IP": "10.0.0.2"}, ("HCCL_IF_IP: 10.0.0.2",)
