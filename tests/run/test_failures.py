@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.support.fake_tree_run import Serving, until
@@ -188,14 +189,18 @@ def test_phases_are_told(trees):
 
 
 def test_restart_after_a_death(trees):
-    """The first start dies, ten seconds later the second one serves."""
+    """The first start dies, ten seconds later the second serves; no descriptor stays open."""
     tree = trees(first={"exit_after_s": 1.5, "code": 3})
     serving = tree.serve("--restart", "on-failure")
     first = serving.ready()
+    launcher = psutil.Process(serving.process.pid)
+    until(lambda: tree.read("state").get("state") == "ready")
+    opened = launcher.num_fds()
     until(lambda: tree.read("state").get("state") == "waiting")
     assert tree.strays() == []
     assert tree.read("state")["phase"] == "start 2 in 10 s"
     assert serving.ready() == first
+    until(lambda: launcher.num_fds() <= opened)
     assert serving.end(signal.SIGINT) == 130
     attempts = tree.read("exit")["attempts"]
     assert [attempt["code"] for attempt in attempts] == [9, 130]
