@@ -20,6 +20,7 @@ from .procs import scan
 from .remote import first_failure, newly_ready, unconfirmed
 from .signals import FORWARDED, STOPPING, Signals
 from .spec import FAIL_GRACE_S, Options, Spec, front_probe
+from .starting import serves
 from .transfer import unanswered
 
 __all__ = ["Attempt", "Options", "Spec"]
@@ -29,8 +30,6 @@ POLL_S = 0.2
 MARGIN_S = 3.0
 #: Probe timeouts that one probe may take: it asks several things in a row.
 PATIENCE = 4
-#: The phase that a member without an API has to reach, by its order in phases.yaml.
-LOADED = 80
 
 
 @dataclass
@@ -309,22 +308,7 @@ class Attempt:
             spec = pending[self.turn % len(pending)]
             self.turn += 1
             self.asked = spec.name
-            self.prober.ask(lambda: self.check(spec))
-
-    def check(self, spec: Spec) -> bool | str:
-        """Return whether a member is ready, or what is wrong with its answers; in the thread."""
-        probe, member = spec.probe, self.members[spec.name]
-        if probe is None:
-            loaded = member.phases.phase.order >= LOADED
-            return loaded if spec.tells_loading else member.main is not None
-        if self.options.ready_check == "none":
-            return probe.listening()
-        if not probe.generated():
-            return False
-        wrong = None
-        if self.options.ready_check == "gate" and self.options.gate is not None:
-            wrong = self.options.gate(probe)
-        return wrong or True
+            self.prober.ask(partial(serves, spec, self.members[spec.name], self.options))
 
     def generate(self) -> tuple[bool, str]:
         """Return whether the endpoint generates a token now, and what it said; any thread."""
