@@ -61,7 +61,7 @@ class RealNodes:
         """Return a reply of a node's server, asked from within the node."""
         url = f"http://{self.net.address(node)}:{port}{path}"
         data = ["-H", "Content-Type: application/json", "-d", body] if body else []
-        words = [*self.net.words(node), "curl", "-sS", "-m", "60", url, *data]
+        words = [*self.net.words(node), "curl", "-sS", "-m", "120", url, *data]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
     def finished(self) -> dict[str, int]:

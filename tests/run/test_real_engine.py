@@ -38,27 +38,27 @@ def test_two_replicas_and_a_killed_launcher_and_guardian(cpu_engine, tmp_path):
 
 def test_a_drain_answers_what_runs_in_both_replicas(cpu_engine, tmp_path):
     """vLLM itself cuts the connections: it has an API server for each replica."""
-    run = RealRun(tmp_path, 2, "--no-check-engine")
+    run = RealRun(tmp_path, 2, "--no-check-engine", "--drain-timeout", "120")
     tree, codes = {}, []
     try:
         endpoint = run.ready()["endpoint"]
         tree = run.tree()
 
         def ask():
-            body = {"model": "rehearsal", "prompt": "Hello", "max_tokens": 3000, "ignore_eos": True}
-            reply = httpx.post(f"{endpoint}/completions", json=body, timeout=60)
+            body = {"model": "rehearsal", "prompt": "Hello", "max_tokens": 6000, "ignore_eos": True}
+            reply = httpx.post(f"{endpoint}/completions", json=body, timeout=120)
             codes.append((reply.status_code, reply.json()["usage"]["completion_tokens"]))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
         page = endpoint.replace("/v1", "/metrics")
-        until(lambda: counted(httpx.get(page, timeout=30).text, "num_requests_running") == 4)
+        until(lambda: counted(httpx.get(page, timeout=30).text, "num_requests_running") > 0, 60)
         run.process.terminate()
-        assert run.process.wait(90) == 143
+        assert run.process.wait(150) == 143
         for thread in threads:
             thread.join()
-        assert codes == [(200, 3000)] * 4
+        assert codes == [(200, 6000)] * 4
         assert run.left(tree) == []
     finally:
         run.kill_all(tree)
