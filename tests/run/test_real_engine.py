@@ -15,8 +15,8 @@ pytestmark = pytest.mark.real_engine
 
 #: Who is killed, or which signal the launcher gets, and how the launcher ends.
 ENDS = {"TERM": 143, "INT": 130, "launcher": -9, "api": 9, "core": 9, "worker": 9}
-#: Two replicas take a minute each; TERM to them is the test of the drain.
-KILLS = [*((1, kind) for kind in ENDS), *((2, kind) for kind in ("launcher", "api", "worker"))]
+#: What CI has time for; TERM to two replicas is the test of the drain.
+KILLS = [*((1, kind) for kind in ENDS if kind != "INT"), (2, "launcher"), (2, "worker")]
 
 
 def test_two_replicas_and_a_killed_launcher_and_guardian(cpu_engine, tmp_path):
@@ -45,7 +45,7 @@ def test_a_drain_answers_what_runs_in_both_replicas(cpu_engine, tmp_path):
         tree = run.tree()
 
         def ask():
-            body = {"model": "rehearsal", "prompt": "Hello", "max_tokens": 6000, "ignore_eos": True}
+            body = {"model": "rehearsal", "prompt": "Hello", "max_tokens": 4000, "ignore_eos": True}
             reply = httpx.post(f"{endpoint}/completions", json=body, timeout=120)
             codes.append((reply.status_code, reply.json()["usage"]["completion_tokens"]))
 
@@ -58,7 +58,7 @@ def test_a_drain_answers_what_runs_in_both_replicas(cpu_engine, tmp_path):
         assert run.process.wait(150) == 143
         for thread in threads:
             thread.join()
-        assert codes == [(200, 6000)] * 4
+        assert codes == [(200, 4000)] * 4
         assert run.left(tree) == []
     finally:
         run.kill_all(tree)
