@@ -18,7 +18,7 @@ def failing(tree, *options):
     serving.ready()
     api = tree.pids("api")[0]
     until(lambda: not runs(api))
-    until(lambda: tree.read("state")["state"] != "ready", 1.0)
+    until(lambda: tree.read("state")["state"] != "ready", 1.8)
     return serving
 
 
