@@ -6,19 +6,16 @@ member is a feeder (feeder.py) that keeps the lease of one node's ``serve``.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ascend_v4.host.system import Host
-from ascend_v4.run.claims import Claims, lock_directory
-from ascend_v4.run.held import Held
-from ascend_v4.run.launch import user
+from ascend_v4.run.claims import Claims
+from ascend_v4.run.held import Held, unclaimed
 from ascend_v4.run.logs import Terminal
 from ascend_v4.run.notify import Notifier
 from ascend_v4.run.outcome import Outcome
@@ -26,7 +23,7 @@ from ascend_v4.run.remote import Remote
 from ascend_v4.run.restart import RestartPolicy
 from ascend_v4.run.signals import Signals
 from ascend_v4.run.spec import Options, Spec
-from ascend_v4.run.state import RunDir, new_run, prune
+from ascend_v4.run.state import RunDir, prune
 from ascend_v4.run.supervisor import Supervisor
 
 from . import feeder
@@ -154,7 +151,10 @@ def made_ready(
     made: Coordinated | None = None
     try:
         with signals.whole():
-            made = begun(whole, host, up, signals)
+            run, claims = unclaimed(host.env)
+            made = Coordinated(whole, host, up, run, claims, signals)
+            name = whole.deployment.topology.name
+            made.begin({"cluster": name}, [f"deployment-{name}"])
         topology = made.run.path / "topology.yaml"
         topology.write_text(whole.text, encoding="utf-8")
         made.specs += [spec_of(made, planned, topology) for planned in whole.deployment.nodes]
@@ -165,21 +165,6 @@ def made_ready(
     except BaseException:
         if made is not None:
             made.discard()
-        raise
-    return made
-
-
-def begun(whole: Planned, host: Host, up: Up, signals: Signals) -> Coordinated:
-    """Return a run with its folder, its lock and the deployment's claim, or nothing of it."""
-    locks, run = lock_directory(host.env), new_run(host.env)
-    name = whole.deployment.topology.name
-    who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
-    made = Coordinated(whole, host, up, run, Claims(locks, who), signals)
-    try:
-        run.lock({"cluster": name})
-        made.claims.take([f"deployment-{name}"])
-    except BaseException:
-        made.discard()
         raise
     return made
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +14,10 @@ from ascend_v4.errors import AscendV4Error, ExitCode
 from ascend_v4.host.system import Completed, Host
 from ascend_v4.paths import engine_dir
 
-from .claims import Claims, lock_directory
+from .claims import Claims
 from .devices import devices_of
 from .guarded import guarded
-from .held import Held
+from .held import Held, unclaimed
 from .inherit import clean_environment, jemalloc
 from .links import linked_places
 from .logs import Terminal
@@ -32,7 +29,7 @@ from .ready import ReadyProbe
 from .restart import RestartPolicy
 from .signals import Signals
 from .spec import Options, Spec, front_probe
-from .state import RunDir, new_run, prune
+from .state import RunDir, prune
 from .supervisor import Supervisor
 from .transfer import Transfers
 
@@ -179,7 +176,9 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch, signals: Signals) -> P
     names = resources(plan, local, host)
     try:
         with signals.whole():
-            prepared = begun(plan, host, launch, signals, names)
+            run, claims = unclaimed(host.env)
+            prepared = Prepared(plan, host, launch, run, claims, signals, [], [])
+            prepared.begin(launch.labels, names)
         for process in local:
             check_ports(process, host)
             prepared.specs.append(spec_of(prepared, process, program))
@@ -196,23 +195,6 @@ def checked(plan: LaunchPlan, host: Host, launch: Launch, signals: Signals) -> P
     return prepared
 
 
-def begun(
-    plan: LaunchPlan, host: Host, launch: Launch, signals: Signals, names: Sequence[str]
-) -> Prepared:
-    """Return a run that has a folder, its lock and the claims ``names``; all of it or nothing."""
-    locks = lock_directory(host.env)
-    run = new_run(host.env)
-    who = {"run_id": run.run_id, "pid": os.getpid(), "user": user(), "since": time.time()}
-    prepared = Prepared(plan, host, launch, run, Claims(locks, who), signals, [], [])
-    try:
-        run.lock(launch.labels)
-        prepared.claims.take(names)
-    except BaseException:
-        prepared.discard()
-        raise
-    return prepared
-
-
 def shapes(specs: Sequence[Spec]) -> list[Spec]:
     """Return the first server of each shape: the same flags, whatever their values."""
     found: dict[tuple[str, ...], Spec] = {}
@@ -221,14 +203,6 @@ def shapes(specs: Sequence[Spec]) -> list[Spec]:
             flags = tuple(word.split("=")[0] for word in spec.argv if word.startswith("-"))
             found.setdefault(flags, spec)
     return list(found.values())
-
-
-def user() -> str:
-    """Return the name of this user, the number where it has none (containers)."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def spec_of(prepared: Prepared, process: Process, program: str) -> Spec:

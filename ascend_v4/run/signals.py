@@ -84,8 +84,7 @@ class Signals:
         """
         self._raises = True
         try:
-            for number in self.take():
-                self._on(number, None)
+            self._catch_up()
             yield
         finally:
             self._raises = False
@@ -99,12 +98,16 @@ class Signals:
         finally:
             self._raises = raises
         if raises:
-            for number in self.take():
-                self._on(number, None)
+            self._catch_up()
 
     def hold(self) -> None:
         """Raise no more: what was begun is complete, its owner will ask what came."""
         self._raises = False
+
+    def _catch_up(self) -> None:
+        """Act on what came while nothing was to be raised."""
+        for number in self.take():
+            self._on(number, None)
 
     def _on(self, number: int, _frame: FrameType | None) -> None:
         if self._raises and number in (*STOPPING, signal.SIGHUP):
